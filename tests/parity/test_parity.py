@@ -1,0 +1,76 @@
+"""Every golden fixture against the adapter of its kind, within the fixture's own tolerance.
+
+`VIDTAD_PARITY` names a folder of fixtures; the default is the copies kept beside this file.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.parity.adapters import ADAPTERS
+from tests.parity.tolerance import check
+
+ROOT = Path(os.environ.get("VIDTAD_PARITY") or Path(__file__).parent / "fixtures")
+FOLDERS = sorted(path.parent for path in ROOT.glob("*/manifest.json"))
+
+
+class Recorded(Mapping[str, np.ndarray]):
+    """The arrays of a fixture, remembering which ones an adapter took as inputs."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray]):
+        self.arrays, self.read = arrays, set[str]()
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        self.read.add(name)
+        return self.arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.arrays)
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.arrays
+
+
+def arrays_of(folder: Path) -> dict[str, np.ndarray]:
+    if not (folder / "io.npz").exists():
+        return {}
+    with np.load(folder / "io.npz", allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+def flat_numbers(document: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    """Numbers and lists of numbers of a nested JSON document under their `/`-joined path."""
+    if isinstance(document, dict):
+        return {
+            name: value
+            for key, inner in document.items()
+            for name, value in flat_numbers(inner, f"{prefix}/{key}" if prefix else str(key)).items()
+        }
+    return {prefix: np.asarray(document)}
+
+
+def test_fixtures_are_there() -> None:
+    assert FOLDERS, f"no fixture folders under {ROOT}"
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_parity(folder: Path) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    kind = manifest.get("adapter", folder.name)
+    assert kind in ADAPTERS, f"no adapter for fixture kind {kind!r}"
+    io = Recorded(arrays_of(folder))
+    outputs = ADAPTERS[kind](manifest, io, folder)
+    expected = {name: array for name, array in io.arrays.items() if name not in io.read or name.startswith("out.")}
+    missing = sorted(expected.keys() - outputs.keys())
+    assert not missing, f"outputs not computed: {missing}"
+    assert outputs, "the adapter returned nothing"
+    for name, stored in expected.items():
+        check(kind, manifest, name, np.asarray(outputs[name]), stored)

@@ -1,0 +1,16 @@
+"""The two ways a command can fail; the command line alone turns them into exit codes.
+
+A message is one sentence that names the thing (path, option, class), what is wrong with it, and the way out.
+"""
+
+
+class VidtadError(Exception):
+    """Base of every error whose message is meant for the user."""
+
+
+class InputError(VidtadError):
+    """What was given cannot be used: a missing or broken file, a value out of range (exit code 2)."""
+
+
+class RunError(VidtadError):
+    """The input was fine but the work failed: a full disk, an interrupted download (exit code 1)."""
