@@ -33,14 +33,3 @@ class VideoInfo:
         """Inverse of `to_json`; unknown keys are ignored. Raises KeyError, TypeError or ValueError."""
         known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
         return cls(**known | {"fps": Fraction(document.get("fps_exact", document["fps"]))})
-
-
-    """One decoded frame; the conversion to RGB waits until `rgb` is called."""
-
-    index: int
-    time_s: float
-    picture: Any
-
-    def rgb(self):
-        """(H, W, 3) uint8, upright."""
-        raise NotImplementedError
