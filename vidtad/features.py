@@ -1,0 +1,206 @@
+"""Feature rows, when each of them happens, where they came from; and the pair of files that holds them.
+
+A file is `<id>.npy`, (T, C) float32, readable by any tool of the field as it is, with a sidecar `<id>.json`.
+The sidecar is written last and carries the array's SHA-256: a pair is finished when the two agree.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidtad.errors import InputError
+from vidtad.files import atomic_write, read_json, sha256, write_json
+from vidtad.video import VideoInfo
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Where feature rows lie in time; the one place where row positions become seconds.
+
+    Rows are `stride` frames apart and stand for `span` frames each, at `fps` frames a second. `times_s` (T,)
+    float64 is the time of each row's centre in seconds from the first frame; at a constant rate row i is at
+    (i * stride + span / 2) / fps, in a variable-rate file rows carry the times of their own frames.
+    """
+
+    fps: Fraction
+    stride: int
+    span: int
+    times_s: np.ndarray
+
+    def __post_init__(self) -> None:
+        times = np.asarray(self.times_s, dtype=np.float64)
+        if not (self.fps > 0 and self.stride >= 1 and self.span >= 1):
+            raise InputError(
+                f"grid of {self.fps} fps, stride {self.stride}, span {self.span}: each must be positive"
+            )
+        if times.ndim != 1 or not len(times) or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+            raise InputError("row times must be a non-empty list of increasing seconds")
+        object.__setattr__(self, "times_s", times)
+
+    @classmethod
+    def regular(cls, fps: Fraction, stride: int, span: int, rows: int) -> "Grid":
+        """Grid of a constant-rate video."""
+        centres = np.arange(rows) * stride + span / 2
+        return cls(fps, stride, span, centres * (fps.denominator / fps.numerator))
+
+    def __len__(self) -> int:
+        return len(self.times_s)
+
+    def seconds(self, position: np.ndarray | float) -> np.ndarray:
+        """Seconds of positions in rows: i is the centre of row i, i - 0.5 and i + 0.5 its edges.
+
+        Linear between row centres; outside the first and last centre the nominal rate goes on.
+        """
+        position = np.asarray(position, dtype=np.float64)
+        step, last = float(self.stride / self.fps), len(self.times_s) - 1
+        inside = np.interp(position, np.arange(last + 1), self.times_s)
+        return inside + step * (np.minimum(position, 0) + np.maximum(position - last, 0))
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What made a set of features: enough to refuse the wrong ones and to make them again.
+
+    `channels` lists the blocks of a row in order, such as (("rgb", 1024), ("flow", 1024)). `weights` is a
+    checkpoint id, a file name, `bundle:<name>` or `random:<seed>`. Empty strings mean unknown.
+    """
+
+    extractor: str
+    channels: tuple[tuple[str, int], ...]
+    weights: str = ""
+    weights_sha256: str = ""
+    source_sha256: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def fingerprint(self) -> str:
+        """Canonical text of everything that decides the values; two runs with equal text give equal rows."""
+        decides = (self.extractor, self.channels, self.weights_sha256, self.source_sha256, dict(self.settings))
+        return json.dumps(decides, sort_keys=True)
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """`values` (T, C) float32, one row a step of `grid`, of the video `video`. Finite, checked when made."""
+
+    values: np.ndarray
+    grid: Grid
+    video: VideoInfo
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.values.dtype != np.float32:
+            raise InputError(
+                f"{self.video.path}: features must be (rows, channels) float32, "
+                f"found {self.values.dtype} {self.values.shape}"
+            )
+        rows, width = self.values.shape
+        if rows != len(self.grid):
+            raise InputError(f"{self.video.path}: {rows} feature rows but {len(self.grid)} row times")
+        if width != sum(count for _, count in self.provenance.channels):
+            raise InputError(
+                f"{self.video.path}: rows are {width} wide but the channels are {self.provenance.channels}"
+            )
+        for start in range(0, rows, 4096):  # in pieces, so that a memory-mapped file stays on disk
+            bad = ~np.isfinite(self.values[start : start + 4096]).all(axis=1)
+            if bad.any():
+                raise InputError(f"{self.video.path}: feature row {start + int(bad.argmax())} holds NaN or inf")
+
+
+def save_features(features: Features, folder: Path, video_id: str) -> Path:
+    """Write `<folder>/<video_id>.npy` and its sidecar; returns the path of the array."""
+    path = Path(folder) / f"{video_id}.npy"
+    with atomic_write(path) as file:
+        np.save(file, features.values, allow_pickle=False)
+    grid, provenance = features.grid, features.provenance
+    document = {
+        "format": "vidtad features 1",
+        "extractor": provenance.extractor,
+        "channels": [list(block) for block in provenance.channels],
+        "weights": provenance.weights,
+        "weights_sha256": provenance.weights_sha256,
+        "settings": dict(provenance.settings),
+        "fps": float(grid.fps),
+        "fps_exact": str(grid.fps),
+        "window": grid.span,
+        "stride": grid.stride,
+        "rows": len(grid),
+        "frames": features.video.frames,
+        "duration_s": features.video.duration_s,
+        "source_sha256": provenance.source_sha256,
+        "values_sha256": sha256(path),
+        "warnings": list(provenance.warnings),
+        "video": features.video.to_json(),
+        "times_s": grid.times_s.tolist(),
+    }
+    write_json(sidecar_of(path), document)
+    return path
+
+
+def sidecar_of(path: Path) -> Path:
+    """The sidecar that belongs to a feature array."""
+    return Path(path).with_suffix(".json")
+
+
+def load_features(path: Path, foreign: Grid | None = None, *, check_hash: bool = False) -> Features:
+    """Read a feature array (memory-mapped) and its sidecar.
+
+    An array of other origin has no sidecar: pass `foreign`, a grid whose fps, stride and span are used.
+    `check_hash` also compares the array with the sidecar's SHA-256. Raises InputError for anything missing,
+    malformed or contradictory.
+    """
+    path = Path(path)
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such feature file") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: not a feature file (expected a .npy array of numbers)") from error
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f" or not values.size:
+        raise InputError(f"{path}: expected a (rows, channels) array of floating-point numbers")
+    values = values if values.dtype == np.float32 else values.astype(np.float32)
+    sidecar = sidecar_of(path)
+    if sidecar.exists():
+        return _with_sidecar(path, values, read_json(sidecar), check_hash)
+    if foreign is None:
+        raise InputError(
+            f"{path}: no sidecar {sidecar.name} beside it; pass --fps, --stride and --window to say when its rows are"
+        )
+    grid = Grid.regular(foreign.fps, foreign.stride, foreign.span, len(values))
+    end_s = float(grid.seconds(len(values) - 0.5))
+    video = VideoInfo(path=str(path), width=0, height=0, fps=grid.fps, duration_s=end_s, frames=None)
+    return Features(values, grid, video, Provenance(extractor="", channels=(("", values.shape[1]),)))
+
+
+def _with_sidecar(path: Path, values: np.ndarray, document: Any, check_hash: bool) -> Features:
+    sidecar = sidecar_of(path)
+    try:
+        if document["format"] != "vidtad features 1":
+            raise InputError(f"{sidecar}: format {document['format']!r} is not one this version reads")
+        grid = Grid(
+            Fraction(document["fps_exact"]),
+            int(document["stride"]),
+            int(document["window"]),
+            np.asarray(document["times_s"], dtype=np.float64),
+        )
+        provenance = Provenance(
+            extractor=str(document["extractor"]),
+            channels=tuple((str(name), int(count)) for name, count in document["channels"]),
+            weights=str(document["weights"]),
+            weights_sha256=str(document["weights_sha256"]),
+            source_sha256=str(document["source_sha256"]),
+            settings=dict(document["settings"]),
+            warnings=tuple(map(str, document["warnings"])),
+        )
+        video = VideoInfo.from_json(document["video"])
+        stored_hash = document["values_sha256"]
+    except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise InputError(f"{sidecar}: not a feature sidecar ({type(error).__name__}: {error})") from error
+    if check_hash and stored_hash != sha256(path):
+        raise InputError(f"{path}: does not match its sidecar; extract it again")
+    return Features(values, grid, video, provenance)

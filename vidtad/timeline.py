@@ -1,0 +1,164 @@
+"""The product: what happens when, and who does it; as JSON (a superset of ActivityNet results) and CSV."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vidtad.errors import InputError
+from vidtad.files import read_json, write_json, write_text
+from vidtad.video import VideoInfo
+
+FORMAT = "vidtad timeline 1"
+CSV_COLUMNS = ("video", "start_s", "end_s", "label", "score")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One action: seconds from the first frame, a class name, a score (higher is surer), the person if known."""
+
+    start_s: float
+    end_s: float
+    label: str
+    score: float
+    track: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_s < self.end_s < math.inf:  # written so that NaN fails too
+            raise InputError(f"segment {self.start_s:g}-{self.end_s:g} s: the start must be >= 0 and before the end")
+        if not math.isfinite(self.score):
+            raise InputError(f"segment {self.start_s:g}-{self.end_s:g} s: score {self.score} is not a number")
+
+
+@dataclass(frozen=True, slots=True)
+class PersonBox:
+    """One person at one keyframe: box (x1, y1, x2, y2) normalised 0-1 by the frame, actions as (label, score)."""
+
+    time_s: float
+    track: int
+    box: tuple[float, float, float, float]
+    box_score: float
+    actions: tuple[tuple[str, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        x1, y1, x2, y2 = self.box
+        if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
+            raise InputError(f"box {self.box} at {self.time_s:g} s: expected 0 <= x1 < x2 <= 1, the same for y")
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Segments per video, best first, with the videos they belong to and the detector that made them."""
+
+    results: Mapping[str, tuple[Segment, ...]]
+    videos: Mapping[str, VideoInfo]
+    detector: Mapping[str, Any] = field(default_factory=dict)
+    people: Mapping[str, tuple[PersonBox, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        strangers = sorted((self.results.keys() | self.people.keys()) - self.videos.keys())
+        if strangers:
+            raise InputError(f"timeline has results for {strangers[0]!r} but does not say what video that is")
+
+    def to_json(self) -> dict[str, Any]:
+        """The document that is written: every evaluator of ActivityNet results reads it."""
+        document: dict[str, Any] = {
+            "version": FORMAT,
+            "results": {name: [_segment_json(s) for s in found] for name, found in self.results.items()},
+            "external_data": {},
+            "videos": {name: info.to_json() for name, info in self.videos.items()},
+            "detector": dict(self.detector),
+        }
+        if self.detector.get("demonstration"):
+            document["demonstration"] = True
+        if self.people:
+            document["people"] = {name: [_person_json(p) for p in found] for name, found in self.people.items()}
+        return document
+
+
+def merge(timelines: Iterable[Timeline]) -> Timeline:
+    """One timeline of several, of different videos by the same detector."""
+    results: dict[str, tuple[Segment, ...]] = {}
+    videos: dict[str, VideoInfo] = {}
+    people: dict[str, tuple[PersonBox, ...]] = {}
+    detector: Mapping[str, Any] = {}
+    for timeline in timelines:
+        twice = results.keys() & timeline.results.keys()
+        if twice:
+            raise InputError(f"video {min(twice)!r} has two timelines; keep one")
+        results |= timeline.results
+        videos |= timeline.videos
+        people |= timeline.people
+        detector = timeline.detector
+    return Timeline(results, videos, detector, people)
+
+
+def write_timeline_json(timeline: Timeline, path: Path) -> None:
+    """Write `path` atomically."""
+    write_json(path, timeline.to_json())
+
+
+def read_timeline(path: Path) -> Timeline:
+    """Read a timeline written by vidtad. Raises InputError naming the file and the first thing wrong in it."""
+    document = read_json(path)
+    try:
+        if document["version"] != FORMAT:
+            raise InputError(f"{path}: version {document['version']!r} is not a vidtad timeline")
+        return Timeline(
+            results={
+                str(name): tuple(_segment_from_json(entry) for entry in found)
+                for name, found in document["results"].items()
+            },
+            videos={str(name): VideoInfo.from_json(info) for name, info in document["videos"].items()},
+            detector=dict(document["detector"]),
+            people={
+                str(name): tuple(_person_from_json(entry) for entry in found)
+                for name, found in document.get("people", {}).items()
+            },
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise InputError(f"{path}: not a vidtad timeline ({type(error).__name__}: {error})") from error
+
+
+def timeline_csv(timeline: Timeline) -> str:
+    """Rows `video,start_s,end_s,label,score[,track]`; `track` only where persons were followed."""
+    tracked = any(s.track is not None for found in timeline.results.values() for s in found)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow((*CSV_COLUMNS, "track") if tracked else CSV_COLUMNS)
+    for name, found in timeline.results.items():
+        for s in found:
+            row = (name, f"{s.start_s:.3f}", f"{s.end_s:.3f}", s.label, repr(s.score))
+            writer.writerow((*row, "" if s.track is None else s.track) if tracked else row)
+    return text.getvalue()
+
+
+def write_timeline_csv(timeline: Timeline, path: Path) -> None:
+    """Write `path` atomically."""
+    write_text(path, timeline_csv(timeline))
+
+
+def _segment_json(s: Segment) -> dict[str, Any]:
+    entry: dict[str, Any] = {"label": s.label, "score": s.score, "segment": [s.start_s, s.end_s]}
+    return entry if s.track is None else entry | {"track": s.track}
+
+
+def _segment_from_json(entry: Mapping[str, Any]) -> Segment:
+    start_s, end_s = entry["segment"]
+    return Segment(float(start_s), float(end_s), str(entry["label"]), float(entry["score"]), entry.get("track"))
+
+
+def _person_json(p: PersonBox) -> dict[str, Any]:
+    actions = [{"label": label, "score": score} for label, score in p.actions]
+    return {"time_s": p.time_s, "track": p.track, "box": list(p.box), "box_score": p.box_score, "actions": actions}
+
+
+def _person_from_json(entry: Mapping[str, Any]) -> PersonBox:
+    x1, y1, x2, y2 = map(float, entry["box"])
+    actions = tuple((str(a["label"]), float(a["score"])) for a in entry["actions"])
+    return PersonBox(float(entry["time_s"]), int(entry["track"]), (x1, y1, x2, y2), float(entry["box_score"]), actions)
