@@ -1,0 +1,105 @@
+"""Clip networks by name, each with the frames it was trained on: from decoded frames to feature rows."""
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from types import EllipsisType
+
+import torch
+from torch import Tensor, nn
+
+from vidtad.errors import InputError
+from vidtad.extractors.base import ClipConvention, ClipExtractor
+from vidtad.models import i3d
+from vidtad.models.loading import load_exactly
+
+__all__ = ["PRESETS", "ClipConvention", "ClipExtractor", "Preset", "build", "find", "random_weights"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named extractor: what it is fed, how its network is built, and which published checkpoints fit it.
+
+    `network` builds it with its usual sizes and no weights; `load` builds it from a state dict in any
+    published layout (default: the names of `network` itself). `checkpoints` are ids of the registry.
+    """
+
+    convention: ClipConvention
+    network: Callable[[], nn.Module]
+    checkpoints: tuple[str, ...] = ()
+    load: Callable[[Mapping[str, Tensor]], nn.Module] | None = None
+
+
+# 2 * x / 255 - 1; DeepMind resized the short side to 256 and cropped 224.
+_I3D = ClipConvention(
+    window=16,
+    stride=4,
+    fps=None,
+    resize=256,
+    crop=224,
+    mean=(127.5, 127.5, 127.5),
+    std=(127.5, 127.5, 127.5),
+    channels=(("rgb", i3d.FEATURES),),
+)
+
+
+def _i3d(**changes: int | Fraction) -> Preset:
+    convention = dataclasses.replace(_I3D, **changes)
+    return Preset(convention, i3d.InceptionI3d, ("i3d_rgb",), i3d.load)
+
+
+PRESETS: dict[str, Preset] = {
+    "i3d": _i3d(),
+    "i3d/thumos14": _i3d(),
+    "i3d/activitynet": _i3d(stride=16, fps=Fraction(25)),
+}
+
+
+def find(name: str) -> Preset:
+    """The preset called `name`. Raises InputError naming the nearest ones."""
+    if name in PRESETS:
+        return PRESETS[name]
+    near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4) or sorted(PRESETS)
+    raise InputError(f"no extractor is called {name!r}; did you mean {', '.join(near)}?")
+
+
+def build(
+    name: str,
+    weights: Mapping[str, Tensor],
+    *,
+    device: str = "cpu",
+    window: int | None = None,
+    stride: int | None = None,
+    fps: Fraction | EllipsisType | None = ...,
+) -> ClipExtractor:
+    """The extractor `name` with `weights` (a state dict in any published layout), ready on `device`.
+
+    `window` and `stride` (frames) and `fps` (None: the video's own rate) replace the preset's. Raises
+    InputError for an unknown name, weights of another network, or a window or stride under 1.
+    """
+    preset = find(name)
+    changes = {key: value for key, value in (("window", window), ("stride", stride)) if value is not None}
+    convention = dataclasses.replace(preset.convention, **changes)
+    if fps is not ...:
+        convention = dataclasses.replace(convention, fps=fps)
+    load = preset.load or (lambda state_dict: load_exactly(preset.network(), state_dict))
+    return ClipExtractor(name, convention, load(weights), device)
+
+
+def random_weights(name: str, seed: int = 0) -> dict[str, Tensor]:
+    """Seeded random weights of the extractor `name`, the same on every machine with the same PyTorch.
+
+    Convolutions and linear layers are drawn at fan-in scale (He et al., 2015), norms are left neutral, so
+    activations neither vanish nor overflow. The features carry no meaning: this is for dry runs and tests.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights = find(name).network().state_dict()
+    for key, tensor in weights.items():
+        if key.endswith("weight") and tensor.ndim >= 2:
+            spread = (2.0 / tensor[0].numel()) ** 0.5
+            weights[key] = torch.randn(tensor.shape, generator=generator) * spread
+        elif key.endswith("bias"):
+            weights[key] = torch.zeros_like(tensor)
+    return weights

@@ -1,0 +1,52 @@
+"""Batch norm folded into the convolution before it: the same function, with one pass less over the maps."""
+
+import copy
+import itertools
+
+import torch
+from torch import nn
+
+# A convolution's attribute name and that of the batch norm which follows it, over all networks here.
+_NAMES = (("conv3d", "bn"), ("conv", "bn"), ("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+_NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """A copy of `network` for inference, in evaluation mode, each convolution having taken in its batch norm.
+
+    Results agree with the original to about 1e-6 of the largest value (float32 rounding; the folding is done
+    in float64). The copy's state dict is no longer the published one: load first, fold after.
+    """
+    folded = copy.deepcopy(network).eval()
+    for module in list(folded.modules()):
+        for convolution, norm in _pairs(module):
+            _take_in(getattr(module, convolution), getattr(module, norm))
+            setattr(module, norm, nn.Identity())
+    return folded
+
+
+def _pairs(module: nn.Module) -> list[tuple[str, str]]:
+    children = dict(module.named_children())
+    if isinstance(module, nn.Sequential):
+        names = list(children)
+        candidates = list(itertools.pairwise(names))
+    else:
+        candidates = [pair for pair in _NAMES if pair[0] in children]
+        candidates += [(name, f"{name}_bn") for name in children]
+    return [
+        (convolution, norm)
+        for convolution, norm in candidates
+        if isinstance(children.get(convolution), _CONVOLUTIONS) and isinstance(children.get(norm), _NORMS)
+    ]
+
+
+@torch.no_grad()
+def _take_in(convolution: nn.Conv2d | nn.Conv3d, norm: nn.BatchNorm2d | nn.BatchNorm3d) -> None:
+    # y = gamma * (conv(x) + b - mean) / sqrt(var + eps) + beta (Ioffe and Szegedy, 2015, section 3.1).
+    scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+    bias = convolution.bias.double() if convolution.bias is not None else torch.zeros_like(scale)
+    weight = convolution.weight.double() * scale.view(-1, *[1] * (convolution.weight.ndim - 1))
+    convolution.weight.copy_(weight)
+    shifted = (bias - norm.running_mean.double()) * scale + norm.bias.double()
+    convolution.bias = nn.Parameter(shifted.to(convolution.weight.dtype), requires_grad=False)
