@@ -1,0 +1,75 @@
+"""The Typer application: global behaviour, and the commands of each module."""
+
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from vidtad import __version__
+from vidtad.errors import InputError, VidtadError
+
+
+class _Group(TyperGroup):
+    """Turns what commands raise into one sentence on stderr and an exit code; never a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except VidtadError as error:
+            _fail(str(error), 2 if isinstance(error, InputError) else 1)
+        except KeyboardInterrupt:
+            _fail("interrupted; run the same command again to go on where it stopped", 130)
+        except BrokenPipeError:  # the reader of our output went away, as `head` does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(1) from None
+        except OSError as error:
+            _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
+        except MemoryError:
+            _fail("out of memory; try a smaller --batch", 1)
+        except Exception as error:
+            if os.environ.get("VIDTAD_TRACEBACK") or isinstance(error, typer.Exit | typer.Abort):
+                raise
+            if type(error).__module__.partition(".")[0] in ("typer", "click"):  # usage errors print themselves
+                raise
+            _fail(f"internal error ({type(error).__name__}: {error}); set VIDTAD_TRACEBACK=1 to see where", 1)
+
+
+def _fail(sentence: str, code: int) -> None:
+    typer.echo(f"vidtad: {' '.join(sentence.split())}", err=True)
+    raise typer.Exit(code)
+
+
+app = typer.Typer(
+    name="vidtad",
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"vidtad {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """From a raw video to a timeline of what happens, when, and who does it."""
+
+
+from vidtad.cli import demo, detect, evaluate, extract, info, models  # noqa: E402, F401  (they add their commands)
+
+
+def main() -> None:
+    """Entry point of the `vidtad` command."""
+    app()
