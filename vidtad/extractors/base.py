@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vidtad.errors import InputError
+from vidtad.models.fold import channels_last, fold_batch_norm
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,15 @@ class ClipNetwork(Protocol):
 
 
 class ClipExtractor:
-    """Frames to feature rows with one clip network, on one device, in evaluation mode."""
+    """Frames to feature rows with one clip network, on one device, in evaluation mode.
+
+    `network` is copied for inference: batch norm folded into the convolutions, channels last.
+    """
 
     def __init__(self, name: str, convention: ClipConvention, network: nn.Module, device: str = "cpu"):
         self.name, self.convention = name, convention
         self.device = torch.device(device)
-        self.network = network.eval().to(self.device)
+        self.network = channels_last(fold_batch_norm(network)).to(self.device)
         self._mean = torch.tensor(convention.mean, device=self.device).view(1, 3, 1, 1, 1)
         self._std = torch.tensor(convention.std, device=self.device).view(1, 3, 1, 1, 1)
 
@@ -90,5 +94,5 @@ class ClipExtractor:
         """clips (B, window, crop, crop, 3) uint8 prepared frames -> (B, C) float32."""
         batch = torch.from_numpy(clips).to(self.device, non_blocking=True)
         batch = batch.permute(0, 4, 1, 2, 3).float()  # (B, 3, T, H, W)
-        batch = (batch - self._mean) / self._std
+        batch.sub_(self._mean).div_(self._std)
         return self.network.features(batch).float().cpu().numpy()

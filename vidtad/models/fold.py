@@ -26,6 +26,15 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     return folded
 
 
+def channels_last(network: nn.Module) -> nn.Module:
+    """Lay out the convolution weights of `network` channels last, in place: the faster layout at inference."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in network.parameters():
+        if parameter.ndim in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.ndim])
+    return network
+
+
 def _pairs(module: nn.Module) -> list[tuple[str, str]]:
     children = dict(module.named_children())
     if isinstance(module, nn.Sequential):
