@@ -8,9 +8,9 @@ import numpy as np
 def react_windows(n_snippets: int, clip_len: int = 256, stride_rate: float = 0.25) -> list[slice]:
     """Overlapping windows of a video for ReAct, as slices of snippet rows.
 
-    Windows start every `int(clip_len * stride_rate)` snippets and hold `clip_len` of them; only the last one may be
-    shorter, and a video no longer than `clip_len` is one window. ReAct's released data set does the same in training
-    and testing. Raises ValueError for an empty video or a step below one snippet.
+    Windows start every `int(clip_len * stride_rate)` snippets and hold `clip_len` of them; only the last one
+    may be shorter, and a video no longer than `clip_len` is one window. ReAct's released data set does the
+    same in training and testing. Raises ValueError for an empty video or a step below one snippet.
     """
     step = int(clip_len * stride_rate)
     if n_snippets < 1 or clip_len < 1 or step < 1:
@@ -30,10 +30,11 @@ def retain(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ground truth that a training window of ReAct keeps.
 
-    `segments` (n, 2) holds (mid, len) as fractions of the whole video, `window` is one of `react_windows`. An instance
-    stays when at least `threshold` of its own length (not tIoU) lies inside the window; a video of a single window
-    keeps every instance. Returns the kept segments (k, 2) float64 as fractions of the window's valid snippets, not
-    clipped (a start may be negative, an end above one: the loss clamps them), and their row numbers (k,).
+    `segments` (n, 2) holds (mid, len) as fractions of the whole video, `window` is one of `react_windows`. An
+    instance stays when at least `threshold` of its own length (not tIoU) lies inside the window; a video of a
+    single window keeps every instance. Returns the kept segments (k, 2) float64 as fractions of the window's
+    valid snippets, not clipped (a start may be negative, an end above one: the loss clamps them), and their
+    row numbers (k,).
     """
     segments = np.asarray(segments, dtype=np.float64).reshape(-1, 2)
     length = window.stop - window.start

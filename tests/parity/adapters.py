@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.parity import backbone_adapters
+from tests.parity import backbone_adapters, react_adapters
 
 Adapter = Callable[[dict[str, Any], Mapping[str, np.ndarray], Path], dict[str, np.ndarray]]
 
-ADAPTERS: dict[str, Adapter] = {**backbone_adapters.ADAPTERS}
+ADAPTERS: dict[str, Adapter] = {**backbone_adapters.ADAPTERS, **react_adapters.ADAPTERS}
