@@ -27,7 +27,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 
 
 def channels_last(network: nn.Module) -> nn.Module:
-    """Lay out the convolution weights of `network` channels last, in place: the faster layout at inference."""
+    """Lay out convolution weights of `network` channels last, in place, the faster layout at inference."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in network.parameters():
         if parameter.ndim in formats:
