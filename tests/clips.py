@@ -1,0 +1,98 @@
+"""Clips made for tests with PyAV: every frame carries its own number, so a wrong frame is seen exactly."""
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BITS = 10
+
+
+def numbered_frames(n: int, height: int = 96, width: int = 160, first: int = 0) -> list[np.ndarray]:
+    """`n` RGB pictures, (height, width, 3) uint8: number in `BITS` blocks of 16 pixels along the top.
+
+    Below them a gradient moves, so that compression has motion to predict.
+    """
+    assert width >= 16 * BITS and height >= 32
+    rows, columns = np.mgrid[0:height, 0:width]
+    pictures = []
+    for number in range(first, first + n):
+        planes = [(columns + 3 * number) % 200 + 20, (rows + 2 * number) % 200 + 20, np.full_like(rows, 90)]
+        picture = np.stack(planes, axis=-1).astype(np.uint8)
+        for bit in range(BITS):
+            picture[:16, 16 * bit : 16 * bit + 16] = 235 if number >> bit & 1 else 16
+        pictures.append(picture)
+    return pictures
+
+
+def number_of(rgb: np.ndarray, rotation: int = 0) -> int:
+    """The number in a picture; `rotation` counter-clockwise degrees it was turned by are undone first."""
+    stored = np.rot90(rgb, -(rotation // 90))
+    return sum(1 << bit for bit in range(BITS) if stored[3:13, 16 * bit + 3 : 16 * bit + 13].mean() > 128)
+
+
+def write_clip(
+    path: Path,
+    frames: Sequence[np.ndarray] | Iterable[np.ndarray],
+    fps: Fraction | int = 30,
+    *,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    pts: Sequence[int] | None = None,
+    time_base: Fraction | None = None,
+    rotation: int = 0,
+    container_format: str | None = None,
+    container_options: dict[str, str] | None = None,
+    pix_fmt: str = "yuv420p",
+    sound_s: float = 0.0,
+) -> Path:
+    """Encode RGB pictures (H, W, 3) uint8 into `path`; the container follows the name or `container_format`.
+
+    Frame k is shown at k / fps, or at `pts[k]` ticks of `time_base` seconds. `rotation`: degrees
+    counter-clockwise by which a player has to turn the stored pictures. `sound_s` adds a tone that long.
+    """
+    import av
+
+    fps = Fraction(fps)
+    options = {"g": "12", "preset": "ultrafast"} if options is None and codec == "libx264" else options or {}
+    with av.open(str(path), "w", format=container_format, container_options=container_options or {}) as out:
+        stream: Any = None
+        for number, picture in enumerate(frames):
+            if stream is None:
+                stream = out.add_stream(codec, rate=fps, options=options)
+                stream.height, stream.width = picture.shape[:2]
+                stream.pix_fmt = pix_fmt
+                stream.codec_context.time_base = time_base or 1 / fps
+                if rotation:
+                    stream.set_display_rotation(rotation)
+                tone = out.add_stream("aac", rate=16000, layout="mono") if sound_s else None
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts = pts[number] if pts is not None else number
+            frame.time_base = time_base or 1 / fps
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+        if sound_s:
+            _write_tone(out, tone, sound_s)
+    return path
+
+
+def write_sound(path: Path, seconds: float = 1.0) -> Path:
+    """A file with a tone and no pictures."""
+    import av
+
+    with av.open(str(path), "w") as out:
+        _write_tone(out, out.add_stream("aac", rate=16000, layout="mono"), seconds)
+    return path
+
+
+def _write_tone(out: Any, stream: Any, seconds: float) -> None:
+    import av
+
+    for start in range(0, int(16000 * seconds), 1024):
+        wave = np.sin(np.arange(start, start + 1024) * 0.17).astype(np.float32)[None] * 0.2
+        frame = av.AudioFrame.from_ndarray(wave, format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16000, start, Fraction(1, 16000)
+        out.mux(stream.encode(frame))
+    out.mux(stream.encode(None))

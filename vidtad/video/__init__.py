@@ -1,0 +1,13 @@
+"""Open, probe and decode videos: RGB uint8 frames with each frame's own time.
+
+    with open_video("clip.mp4") as video:
+        for frame in video:
+            frame.time_s, frame.rgb()
+    video.report.warnings
+"""
+
+from vidtad.video.clock import resample
+from vidtad.video.reader import Video, open_video, probe
+from vidtad.video.types import DecodeReport, Frame, VideoInfo
+
+__all__ = ["DecodeReport", "Frame", "Video", "VideoInfo", "open_video", "probe", "resample"]

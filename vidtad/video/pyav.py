@@ -1,0 +1,145 @@
+"""The default decoder: PyAV, packet by packet, going on after what cannot be decoded."""
+
+import heapq
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidtad.video.probe import open_container, video_stream
+from vidtad.video.types import Damage, Decoded
+
+# Consecutive read errors after which the rest of a file is given up.
+MOST_READ_ERRORS = 100
+# Presentation times sent to the decoder and not yet seen again; a decoder holds back far fewer frames.
+MOST_PENDING = 512
+
+
+@dataclass(frozen=True)
+class AvPicture:
+    """A PyAV frame and how many quarter turns counter-clockwise show it upright."""
+
+    frame: Any
+    turns: int
+
+    def rgb(self, height: int, width: int) -> np.ndarray:
+        """Pixels (height, width, 3) uint8, upright."""
+        if self.turns % 2:
+            height, width = width, height
+        kept = self.frame.width == width and self.frame.height == height
+        scaled = {} if kept else {"width": width, "height": height, "interpolation": "BICUBIC"}
+        stored = self.frame.to_ndarray(format="rgb24", **scaled)
+        return np.ascontiguousarray(np.rot90(stored, self.turns)) if self.turns else stored
+
+
+class PyavDecoder:
+    """Decoder over PyAV (see `vidtad.video.types.Decoder`). Raises InputError when the file does not open."""
+
+    name = "pyav"
+
+    def __init__(self, path: str | Path, rotation: int) -> None:
+        self.path = path
+        self.turns = rotation // 90 % 4
+        self.container = open_container(path)
+        self.stream = video_stream(self.container, path)
+        self.stream.thread_type = "AUTO"
+        self.time_base = Fraction(self.stream.time_base)
+        self.damage = Damage()
+        self._pending: list[int] = []
+        self._last: int | None = None
+        self._orderly = True
+        # Damage spreads through prediction: after it, pictures are suspect until the next sound keyframe.
+        self._suspect = False
+        self._failures_seen = 0
+
+    def close(self) -> None:
+        """Close the file; frames already handed over stay valid."""
+        self.container.close()
+
+    def decode(self) -> Iterator[Decoded]:
+        """Every frame once, in presentation order, upright."""
+        for packet in self._packets():
+            for frame in self._tolerant(packet):
+                yield self._handed(frame)
+        if self._pending and self._orderly and self._last is not None:
+            yield from self._tail()
+        for ticks in self._pending:
+            self.damage.lose(ticks)
+
+    def _handed(self, frame: Any) -> Decoded:
+        ticks = frame.pts
+        if ticks is None or (self._last is not None and ticks <= self._last):
+            self._orderly = False
+        else:
+            while self._pending and self._pending[0] <= ticks:
+                overdue = heapq.heappop(self._pending)
+                if overdue < ticks and self.damage.failures:
+                    self.damage.lose(overdue)
+        self._last = ticks
+        height, width = (frame.width, frame.height) if self.turns % 2 else (frame.height, frame.width)
+        if frame.is_corrupt or self.damage.failures > self._failures_seen:
+            self._suspect = True
+        if frame.key_frame and not frame.is_corrupt:
+            self._suspect = False
+        self._failures_seen = self.damage.failures
+        picture = AvPicture(frame, self.turns)
+        return Decoded(ticks, frame.duration or 0, height, width, picture, self._suspect)
+
+    def _packets(self) -> Iterator[Any]:
+        import av
+
+        packets, errors = self.container.demux(self.stream), 0
+        while errors < MOST_READ_ERRORS:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.error.FFmpegError, OSError):
+                errors += 1
+                self.damage.failures += 1
+                # A generator that raised is finished: take up reading where the container stands.
+                packets = self.container.demux(self.stream)
+                continue
+            errors = 0
+            if packet.pts is not None and packet.size and not packet.is_discard:
+                heapq.heappush(self._pending, packet.pts)
+                if len(self._pending) > MOST_PENDING:
+                    heapq.heappop(self._pending)
+            yield packet
+
+    def _tolerant(self, packet: Any) -> list[Any]:
+        import av
+
+        try:
+            return packet.decode()
+        except EOFError:
+            return []
+        except (av.error.FFmpegError, ValueError):
+            self.damage.failures += 1
+            return []
+
+    def _tail(self) -> Iterator[Decoded]:
+        """Frames that threads held back when the last packets failed: FFmpeg drops those while draining."""
+        last = self._last
+        with open_container(self.path) as container:
+            stream = video_stream(container, self.path)
+            stream.thread_type, stream.codec_context.thread_count = "NONE", 1
+            import av
+
+            with suppress(av.error.FFmpegError):
+                container.seek(last, stream=stream)
+            failures = 0
+            for packet in container.demux(stream):
+                try:
+                    frames = packet.decode()
+                except (av.error.FFmpegError, EOFError, ValueError):
+                    failures += 1
+                    frames = []
+                for frame in frames:
+                    if frame.pts is not None and frame.pts > last:
+                        yield self._handed(frame)
+            self.damage.failures = max(self.damage.failures, failures)

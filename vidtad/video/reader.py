@@ -1,0 +1,223 @@
+"""Open a video, walk its frames once, and say what was found."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+
+from vidtad.errors import InputError
+from vidtad.video.clock import Clock
+from vidtad.video.probe import Promise, examine, packets_of
+from vidtad.video.types import Decoded, Decoder, DecodeReport, Frame, VideoInfo
+
+
+def probe(path: str | Path, *, fps: Fraction | None = None) -> VideoInfo:
+    """What the header says (one frame is decoded, for size and rotation).
+
+    `fps` is the rate to assume where the file has no usable times of its own (raw streams, broken headers);
+    it changes nothing elsewhere. Raises InputError with one sentence when the file is missing, a directory,
+    not a regular file, empty, no video, incomplete, a picture, sound only, larger than 67 million pixels a
+    frame, or claims an impossible frame rate while `fps` is not given.
+    """
+    return examine(path, fps=fps).info
+
+
+def open_video(
+    path: str | Path, *, decoder: str = "pyav", fps: Fraction | None = None, strict: bool = False
+) -> "Video":
+    """A `Video`, to be used as a context manager and iterated. `fps` and errors as in `probe`.
+
+    With `strict` any damage raises InputError while iterating; without it, everything decodable is delivered
+    and `Video.report` tells what was lost.
+    """
+    return Video(path, decoder=decoder, fps=fps, strict=strict)
+
+
+class Video:
+    """A video file. Iterating yields every `Frame` once, in presentation order, times increasing from 0.
+
+    Pictures are upright and of one size (the first frame's). Each `iter` is a new pass over the file; after a
+    complete one, `report` and `final_info` are available. Memory does not depend on the file's length.
+    """
+
+    def __init__(self, path: str | Path, *, decoder: str, fps: Fraction | None, strict: bool) -> None:
+        self.path = path
+        self.strict = strict
+        self.decoder = decoder
+        self._promise: Promise = examine(path, fps=fps)
+        self.info: VideoInfo = replace(self._promise.info, decoder=decoder)
+        self._report: DecodeReport | None = None
+        self._open: Decoder | None = None
+
+    def __enter__(self) -> "Video":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free the file; frames already taken stay valid."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
+
+    @property
+    def report(self) -> DecodeReport:
+        """What the last complete pass found. Raises RuntimeError before one has ended."""
+        if self._report is None:
+            raise RuntimeError("the report is available after iterating to the end")
+        return self._report
+
+    @property
+    def final_info(self) -> VideoInfo:
+        """`info` with frames, duration and rate as found. Raises RuntimeError like `report`."""
+        found = self.report
+        return replace(
+            self.info,
+            frames=found.frames,
+            duration_s=found.duration_s,
+            fps=found.fps,
+            constant_rate=found.constant_rate,
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        from vidtad.video.pyav import PyavDecoder
+
+        self.close()
+        self._report = None
+        source: Decoder = PyavDecoder(self.path, self.info.rotation)
+        self._open = source
+        walk = _Walk(self, self._promise, source)
+        try:
+            yield from walk.frames()
+        finally:
+            source.close()
+        self._report = walk.report()
+        if self.strict and (self._report.broke_at_s is not None):
+            raise InputError(self._report.warnings[-1])
+
+
+class _Walk:
+    """One pass: places decoded pictures on the time line and keeps account of what goes wrong."""
+
+    def __init__(self, video: Video, promise: Promise, source: Decoder) -> None:
+        self.video, self.promise, self.source = video, promise, source
+        self.clock = Clock(source.time_base, video.info.fps, promise.by_index, promise.duration_s)
+        self.count = 0
+        self.damaged = 0
+        self.first_damaged: int | None = None
+        self.resized_to: tuple[int, int] | None = None
+
+    def frames(self) -> Iterator[Frame]:
+        for decoded in self.source.decode():
+            failures = self.source.damage.failures
+            yield self._frame(decoded, failures > 0)
+            if self.video.strict and (failures or self.damaged):
+                raise InputError(self._damage_sentence(self.broke_at(), 0.0))
+
+    def _frame(self, decoded: Decoded, after_loss: bool) -> Frame:
+        clock, info = self.clock, self.video.info
+        ticks = clock.place(decoded.ticks, decoded.duration, after_loss)
+        if decoded.damaged:
+            self.damaged += 1
+            self.first_damaged = ticks if self.first_damaged is None else self.first_damaged
+        if (decoded.height, decoded.width) != (info.height, info.width):
+            self.resized_to = (decoded.width, decoded.height)
+        self.count += 1
+        return Frame(
+            index=self.count - 1,
+            time_s=clock.seconds(ticks),
+            duration_s=clock.seconds(clock.last_length),
+            height=info.height,
+            width=info.width,
+            picture=decoded.picture,
+            damaged=decoded.damaged,
+        )
+
+    def broke_at(self) -> float | None:
+        """Seconds of the first damage, or None."""
+        damage, places = self.source.damage, []
+        if self.first_damaged is not None:
+            places.append(self.first_damaged)
+        if damage.first_lost is not None and self.clock.first is not None and not self.clock.by_index:
+            places.append(max(0, damage.first_lost - self.clock.first))
+        if not places:
+            return self.clock.seconds(self.clock.end()) if damage.failures else None
+        return self.clock.seconds(min(places))
+
+    def missing(self, end_s: float) -> float:
+        """Seconds of the promised duration that are absent at the end, 0 when nothing notable is."""
+        promised = self.promise.duration_s
+        if promised is None or self.clock.rebased:
+            return 0.0
+        short = promised - end_s
+        slack = max(0.25, 2.5 / float(self.video.info.fps))
+        if self.promise.solid:
+            return short if short > slack else 0.0
+        if short <= max(1.0, slack, 0.02 * promised):
+            return 0.0
+        return short if self.source.damage.failures or not self._other_stream_reaches(promised) else 0.0
+
+    def _other_stream_reaches(self, promised_s: float) -> bool:
+        """Whether sound or subtitles fill the time the container promises beyond the video."""
+        from vidtad.video.probe import open_container
+
+        with open_container(self.video.path) as container:
+            start = (container.start_time or 0) / 1_000_000
+            others = [s for s in container.streams if s.type != "video"]
+            if not others:
+                return False
+            return any(
+                packet.pts is not None
+                and float((packet.pts + (packet.duration or 0)) * packet.time_base) - start > promised_s - 1
+                for packet in packets_of(container, others)
+            )
+
+    def _damage_sentence(self, broke_at: float | None, missing: float) -> str:
+        said = f"{self.video.path}: damaged at {broke_at or 0.0:.2f} s"
+        if missing:
+            said += f"; {missing:.2f} s of the promised {self.promise.duration_s or 0:.2f} s are missing"
+        lost = self.source.damage.failures
+        parts = []
+        if lost:
+            parts.append(f"{lost} packets could not be decoded")
+        if self.damaged:
+            parts.append(f"{self.damaged} frames may be smeared")
+        return said + (f" ({', '.join(parts)})" if parts else "")
+
+    def report(self) -> DecodeReport:
+        """Raises InputError when there was no frame at all."""
+        if not self.count:
+            raise InputError(f"{self.video.path}: no frame of it can be decoded; the file is damaged")
+        clock = self.clock
+        end_s = clock.seconds(clock.end())
+        missing, broke_at = self.missing(end_s), self.broke_at()
+        if missing:
+            broke_at = min(broke_at or end_s, end_s)
+        warnings = list(self.promise.warnings)
+        if clock.rebased:
+            places = ", ".join(f"{at:.2f}" for at in clock.rebased_at_s)
+            more = " and further places" if clock.rebased > len(clock.rebased_at_s) else ""
+            warnings.append(f"{self.video.path}: its clock jumps at {places} s{more}; times were joined up")
+        if self.resized_to:
+            width, height = self.resized_to
+            warnings.append(
+                f"{self.video.path}: the picture size changes to {width} x {height}; "
+                f"everything is scaled to {self.video.info.width} x {self.video.info.height}"
+            )
+        if broke_at is not None:
+            warnings.append(self._damage_sentence(broke_at, missing))
+        return DecodeReport(
+            frames=self.count,
+            duration_s=end_s,
+            constant_rate=clock.constant(),
+            fps=self.video.info.fps if clock.by_index else clock.rate(self.video.info.fps, self.count),
+            damaged_frames=self.damaged,
+            lost_packets=self.source.damage.failures,
+            broke_at_s=broke_at,
+            missing_s=missing,
+            warnings=tuple(warnings),
+        )
