@@ -35,9 +35,7 @@ class Grid:
     def __post_init__(self) -> None:
         times = np.asarray(self.times_s, dtype=np.float64)
         if not (self.fps > 0 and self.stride >= 1 and self.span >= 1):
-            raise InputError(
-                f"grid of {self.fps} fps, stride {self.stride}, span {self.span}: each must be positive"
-            )
+            raise InputError(f"grid of {self.fps} fps, stride {self.stride}, span {self.span}: each must be positive")
         if times.ndim != 1 or not len(times) or not np.isfinite(times).all() or (np.diff(times) <= 0).any():
             raise InputError("row times must be a non-empty list of increasing seconds")
         object.__setattr__(self, "times_s", times)

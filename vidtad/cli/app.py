@@ -8,6 +8,12 @@ import typer
 from typer.core import TyperGroup
 
 from vidtad import __version__
+from vidtad.cli.demo import demo
+from vidtad.cli.detect import detect
+from vidtad.cli.evaluate import evaluate
+from vidtad.cli.extract import extract
+from vidtad.cli.info import info
+from vidtad.cli.models import models
 from vidtad.errors import InputError, VidtadError
 
 
@@ -67,7 +73,9 @@ def root(
     """From a raw video to a timeline of what happens, when, and who does it."""
 
 
-from vidtad.cli import demo, detect, evaluate, extract, info, models  # noqa: E402, F401  (they add their commands)
+for command in (extract, detect, evaluate, demo, info):
+    app.command()(command)
+app.add_typer(models, name="models")
 
 
 def main() -> None:

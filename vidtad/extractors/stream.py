@@ -89,9 +89,7 @@ def feature_rows(
     Raises what the frame source raises.
     """
     counted = _Counted(frames)
-    source = prefetch(
-        clips(counted, extractor.convention, extractor.prepare, fps=fps, skip=skip), depth=2 * batch
-    )
+    source = prefetch(clips(counted, extractor.convention, extractor.prepare, fps=fps, skip=skip), depth=2 * batch)
     pending: list[Clip] = []
     for clip in source:
         pending.append(clip)

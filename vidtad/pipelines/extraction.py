@@ -269,9 +269,7 @@ def extract_features(
     """Feature rows of a video; `scratch` holds those of an earlier, interrupted run and receives the new ones."""
     extractor, convention = loaded.extractor, loaded.extractor.convention
     padded = 0
-    with open_video(
-        path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict
-    ) as video:
+    with open_video(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict) as video:
         fps = convention.fps or video.info.fps
         frames = video if convention.fps is None else resample(video, convention.fps)
         total = expected_frames(video.info, fps)

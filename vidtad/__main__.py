@@ -1,0 +1,5 @@
+"""`python -m vidtad`."""
+
+from vidtad.cli import main
+
+main()

@@ -1,0 +1,123 @@
+"""`vidtad detect`: videos or feature files to timelines."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from vidtad.cli.common import (
+    FEATURE_SUFFIX,
+    VIDEO_SUFFIXES,
+    console,
+    find_inputs,
+    finish_batch,
+    note,
+    parse_rate,
+    print_json,
+    progress_bar,
+    run_batch,
+)
+from vidtad.cli.extract import AsJson, AssumeFps, Batch, Decoder, Device, Quiet, Strict
+from vidtad.errors import InputError
+
+if TYPE_CHECKING:
+    from vidtad.timeline import Timeline
+
+
+def detect(
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Videos, feature files (.npy), or folders of either. Default: the folder `features`."),
+    ] = None,
+    model: Annotated[str, typer.Option(help="Detector: a name of `vidtad models list`, or a bundle file.")] = "react",
+    out: Annotated[str, typer.Option(help="Folder for the timelines; `-` prints the JSON alone.")] = "timelines",
+    weights: Annotated[
+        str | None, typer.Option(help="Extractor weights instead of the bundle's: file, id or `random`.")
+    ] = None,
+    min_score: Annotated[float, typer.Option(help="Leave out segments under this score.")] = 0.0,
+    fps: Annotated[str | None, typer.Option(help="For feature files without a sidecar: the video's rate.")] = None,
+    stride: Annotated[int | None, typer.Option(min=1, help="The same: frames between rows.")] = None,
+    window: Annotated[int | None, typer.Option(min=1, help="The same: frames a row sees.")] = None,
+    assume_fps: AssumeFps = None,
+    device: Device = "auto",
+    batch: Batch = 8,
+    decoder: Decoder = "pyav",
+    strict: Strict = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace timelines made otherwise.")] = False,
+    quiet: Quiet = False,
+    json: AsJson = False,
+) -> None:
+    """Find what happens when: one timeline (.json and .csv) a video, and a table.
+
+    Example: vidtad detect match.mp4 --model react --out timelines
+    """
+    from vidtad.checkpoints import resolve_model
+    from vidtad.devices import pick_device
+    from vidtad.pipelines.extraction import Decoding
+    from vidtad.pipelines.timelines import Job, Worker, foreign_grid
+
+    default = Path("features")
+    if inputs is None and not default.is_dir():
+        raise InputError("nothing to detect in: name a video, or run `vidtad extract` first (it fills `features`)")
+    paths = find_inputs(inputs or [default], VIDEO_SUFFIXES | {FEATURE_SUFFIX}, "video or feature file")
+    bundle, hint = resolve_model(model)
+    if hint:
+        note(hint)
+    worker = Worker(
+        bundle,
+        Job(
+            out=None if out == "-" else Path(out),
+            weights=weights,
+            min_score=min_score,
+            foreign=foreign_grid(parse_rate(fps, "--fps"), stride, window),
+            decoding=Decoding(decoder, parse_rate(assume_fps, "--assume-fps"), strict),
+            batch=batch,
+            overwrite=overwrite,
+        ),
+        pick_device(device),
+    )
+    done: list[Timeline] = []
+
+    def one(path: Path) -> None:
+        with progress_bar(path.name, quiet=quiet) as progress:
+            timeline = worker(path, progress)
+        for warning in timeline.detector["warnings"]:
+            note(f"{path}: {warning}")
+        done.append(timeline)
+        if out != "-" and not json:
+            show(timeline, worker.display_score, Path(out))
+
+    failed = run_batch(paths, str, one)
+    if json or out == "-":
+        from vidtad.timeline import merge
+
+        document: dict[str, Any] = merge(done).to_json() if done else {}
+        print_json(document | {"failed": failed} if failed else document)
+    finish_batch(len(paths), failed)
+
+
+def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: int = 25) -> None:
+    """A table of the surest segments of each video in order of time; the files hold all of them."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    for name, segments in timeline.results.items():
+        chosen = sorted(sorted(segments, key=lambda s: -s.score)[:most], key=lambda s: s.start_s)
+        chosen = [s for s in chosen if s.score >= threshold]
+        table = Table(box=box.SIMPLE, title=Text(name), title_justify="left")
+        for heading, justify in (("start", "right"), ("end", "right"), ("action", "left"), ("score", "right")):
+            table.add_column(heading, justify=justify)
+        for s in chosen:
+            table.add_row(clock(s.start_s), clock(s.end_s), Text(s.label), f"{s.score:.2f}")
+        if chosen:
+            console().print(table)
+        where = "" if out is None else f"; all in {out / name}.json and .csv"
+        typer.echo(f"{name}: {len(chosen)} of {len(segments)} segments shown (score >= {threshold:g}){where}")
+
+
+def clock(seconds: float) -> str:
+    """h:mm:ss.s, hours only where there are any."""
+    minutes, rest = divmod(round(seconds, 1), 60)
+    hours, minutes = divmod(int(minutes), 60)
+    return f"{hours}:{minutes:02d}:{rest:04.1f}" if hours else f"{minutes}:{rest:04.1f}"

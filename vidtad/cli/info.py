@@ -1,0 +1,41 @@
+"""`vidtad info`: what a video file really is, or what this installation is."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidtad.cli.common import note, parse_rate, print_json
+from vidtad.cli.extract import AsJson, AssumeFps, Decoder
+from vidtad.cli.models import plain
+
+
+def info(
+    video: Annotated[Path | None, typer.Argument(help="Video file; without one, this installation.")] = None,
+    frames: Annotated[bool, typer.Option("--frames", help="Also the time of every frame.")] = False,
+    assume_fps: AssumeFps = None,
+    decoder: Decoder = "pyav",
+    json: AsJson = False,
+) -> None:
+    """Codec, size, rotation, rates, frames promised and found, damage; or versions, devices and folders.
+
+    Example: vidtad info match.mp4 --json
+    """
+    if video is None:
+        from vidtad.environment import describe_installation
+
+        document = describe_installation()
+    else:
+        from vidtad.video import describe
+
+        document = describe(video, frames=frames, decoder=decoder, fps=parse_rate(assume_fps, "--assume-fps"))
+    if json:
+        print_json(document)
+        return
+    for warning in document.get("warnings", ()):
+        note(warning)
+    for key, value in document.items():
+        if key == "frame_times_s":
+            typer.echo("\n".join(f"{time_s:.6f}" for time_s in value))
+        elif key != "warnings":
+            typer.echo(f"{key}: {plain(value)}")

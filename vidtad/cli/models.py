@@ -1,0 +1,106 @@
+"""`vidtad models`: the registry of detectors and extractor checkpoints."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vidtad.cli.common import console, note, print_json, progress_bar
+from vidtad.cli.extract import AsJson, Quiet
+
+models = typer.Typer(
+    help="List, inspect, fetch and add detectors and checkpoints.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@models.command("list")
+def list_(
+    cached: Annotated[bool, typer.Option("--cached", help="Only what is on this machine.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Every detector and checkpoint: task, size, licence, whether it is here.
+
+    Example: vidtad models list --cached
+    """
+    from vidtad.checkpoints import list_models
+
+    rows = [row for row in list_models() if row["cached"] or not cached]
+    if json:
+        print_json({"models": rows})
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE)
+    for heading in ("name", "task", "classes", "size", "licence", "here"):
+        table.add_column(heading, justify="right" if heading in ("classes", "size") else "left", overflow="fold")
+    for row in rows:
+        size = "" if row["size"] is None else f"{row['size'] / 1e6:.1f} MB"
+        here = "built in" if row.get("builtin") else "yes" if row["cached"] else ""
+        cells = (row["name"], row["task"], row["classes"] or "", size, row["licence"] or "", here)
+        table.add_row(*(Text(str(cell)) for cell in cells))
+    console().print(table)
+
+
+@models.command()
+def show(
+    name: Annotated[str, typer.Argument(help="Name from `vidtad models list`, or a file.")], json: AsJson = False
+) -> None:
+    """Everything known of one model: source, licence, hash, layout, how to get it.
+
+    Example: vidtad models show i3d-rgb-kinetics400
+    """
+    from vidtad.checkpoints import show as describe
+
+    document = describe(name)
+    if json:
+        print_json(document)
+        return
+    for key, value in document.items():
+        if value not in (None, "", [], {}):
+            typer.echo(f"{key}: {plain(value)}")
+
+
+@models.command()
+def fetch(
+    names: Annotated[list[str], typer.Argument(help="Names from `vidtad models list`.")], quiet: Quiet = False
+) -> None:
+    """Download checkpoints into the cache and verify them.
+
+    Example: vidtad models fetch i3d-rgb-kinetics400
+    """
+    from vidtad.checkpoints import fetch as download
+
+    for name in names:
+        with progress_bar(name, quiet=quiet) as progress:
+            path = download(name, progress=progress)
+        typer.echo(str(path))
+
+
+@models.command()
+def add(
+    file: Annotated[Path, typer.Argument(help="A bundle, or a checkpoint file in its authors' layout.")],
+    name: Annotated[
+        str | None, typer.Option("--as", help="Name to keep it under; a checkpoint's id for authors' files.")
+    ] = None,
+) -> None:
+    """Put a local file into the cache: a detector bundle, or a checkpoint you downloaded by hand.
+
+    Example: vidtad models add epoch_20.pth --as react-thumos14
+    """
+    from vidtad.checkpoints import add as register
+
+    added = register(file, name=name)
+    for sentence in added.notes:
+        note(sentence)
+    typer.echo(f"{added.name}: {added.path}")
+
+
+def plain(value: Any) -> str:
+    """Lists and documents on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={plain(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value))
+    return str(value)

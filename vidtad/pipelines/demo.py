@@ -1,0 +1,65 @@
+"""The main job on the embedded default: generated clips -> timelines -> scores against their exact truth."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidtad.checkpoints import builtin_bundle
+from vidtad.evaluation import Evaluation, evaluate_files
+from vidtad.pipelines.extraction import Progress, no_progress
+from vidtad.pipelines.timelines import Job, Worker
+from vidtad.synth import write_clips
+from vidtad.timeline import Timeline, merge, write_timeline_json
+
+FIRST_UNSEEN_SEED = 900_000
+"""Training used smaller seeds; from here on no clip has been seen."""
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What came out: one timeline over all clips, its scores, the wall time of everything."""
+
+    timeline: Timeline
+    evaluation: Evaluation
+    display_score: float
+    seconds: float
+
+    def one(self, video_id: str) -> Timeline:
+        """The part of the timeline that belongs to one clip."""
+        return Timeline(
+            {video_id: self.timeline.results[video_id]},
+            {video_id: self.timeline.videos[video_id]},
+            self.timeline.detector,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """`average_mAP`, `mAP` per tIoU and the rest of the evaluation, with the wall time in `seconds`."""
+        return self.evaluation.to_json() | {
+            "seconds": round(self.seconds, 2),
+            "model": self.timeline.detector["name"],
+            "demonstration": True,
+        }
+
+
+def run_demo(
+    out: Path, *, videos: int = 20, model: str = "react", device: str = "cpu", progress: Progress = no_progress
+) -> DemoResult:
+    """Render `videos` unseen clips under `out`, detect in them with a built-in bundle, evaluate.
+
+    Leaves `out/videos`, `out/truth.json`, `out/timelines` and `out/timeline.json`, all of them replaced when there.
+    Raises InputError for an unknown model, RunError when `out` cannot be written.
+    """
+    begun = time.monotonic()
+    out = Path(out)
+    worker = Worker(builtin_bundle(model), Job(out=out / "timelines", overwrite=True), device)
+    truth = out / "truth.json"
+    paths = write_clips(out / "videos", range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + videos), truth=truth)
+    timelines = []
+    for count, path in enumerate(paths, start=1):
+        timelines.append(worker(path))
+        progress(count, len(paths))
+    timeline = merge(timelines)
+    write_timeline_json(timeline, out / "timeline.json")
+    evaluation = evaluate_files(truth, out / "timeline.json", "thumos14")
+    return DemoResult(timeline, evaluation, worker.display_score, time.monotonic() - begun)

@@ -1,0 +1,206 @@
+"""Features -> detections -> timeline, for the heads that say what happens when."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from vidtad import __version__
+from vidtad.bundle import Bundle
+from vidtad.errors import InputError
+from vidtad.features import Features, Provenance
+from vidtad.models.loading import load_exactly
+from vidtad.models.react import ReAct, ReActConfig, released_state
+from vidtad.pipelines.extraction import Progress, no_progress
+from vidtad.postprocess import react_detections, soft_nms
+from vidtad.timeline import Segment, Timeline
+from vidtad.windows import react_windows
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a head found in one video: `positions` (n, 2) float64 (start, end), `scores` (n,), `labels` (n,) int.
+
+    Positions count feature rows from the first row's leading edge: row i covers [i, i + 1]. Best first.
+    """
+
+    positions: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+class TemporalDetector(Protocol):
+    """A head with its weights: feature rows of a whole video to detections, whatever its length.
+
+    `display_score` is the score from which a segment is worth showing in a table.
+    """
+
+    bundle: Bundle
+    display_score: float
+
+    def __call__(self, values: np.ndarray, progress: Progress = no_progress) -> Detections:
+        """values (T, C) float32 -> Detections."""
+
+
+@dataclass(frozen=True)
+class ReActDecoding:
+    """Post-processing of ReAct; the defaults are those of the released THUMOS14 model (section 6 of its sheet).
+
+    `score_threshold` applies before Soft-NMS, `min_score` to the decayed scores. Soft-NMS is Gaussian, over all
+    classes of a video together unless `class_agnostic` is off. `display_score` only says which segments a table shows.
+    """
+
+    score_threshold: float = 0.0
+    sigma: float = 0.4
+    min_score: float = 1e-6
+    top_k: int = 1000
+    class_agnostic: bool = True
+    display_score: float = 0.3
+
+
+class ReActDetector:
+    """ReAct over overlapping windows, all windows of a batch together, merged once per video."""
+
+    def __init__(self, bundle: Bundle, device: str = "cpu", batch: int = 16):
+        config = known_fields(ReActConfig, bundle.head_config, f"bundle {bundle.name}: head_config")
+        self.bundle, self.batch, self.device = bundle, batch, torch.device(device)
+        self.decoding = known_fields(ReActDecoding, bundle.decoding, f"bundle {bundle.name}: decoding")
+        self.display_score = self.decoding.display_score
+        if config.classes != len(bundle.classes) or config.in_channels != bundle.width:
+            raise InputError(
+                f"bundle {bundle.name}: a head of {config.in_channels} channels and {config.classes} classes does not "
+                f"fit its {bundle.width} feature channels and {len(bundle.classes)} class names"
+            )
+        self.network = load_exactly(ReAct(config), released_state(bundle.head_weights)).eval().to(self.device)
+
+    @torch.inference_mode()
+    def __call__(self, values: np.ndarray, progress: Progress = no_progress) -> Detections:
+        config = self.network.config
+        windows = react_windows(len(values), config.clip_len, config.stride_rate)
+        segments, scores = [], []
+        for first in range(0, len(windows), self.batch):
+            chosen = windows[first : first + self.batch]
+            padded = np.zeros((len(chosen), config.clip_len, config.in_channels), dtype=np.float32)
+            lengths = torch.tensor([window.stop - window.start for window in chosen])
+            for row, window in zip(padded, chosen, strict=True):
+                row[: window.stop - window.start] = values[window]
+            mask = torch.arange(config.clip_len)[None] >= lengths[:, None]
+            output = self.network(torch.from_numpy(padded).to(self.device), mask.to(self.device))
+            segments.append(output.segments[-1].cpu().numpy())
+            scores.append(output.scores().cpu().numpy())
+            progress(min(first + self.batch, len(windows)), len(windows))
+        options = self.decoding
+        found = react_detections(
+            np.concatenate(segments), np.concatenate(scores), windows, threshold=options.score_threshold
+        )
+        kept = soft_nms(
+            *found,
+            sigma=options.sigma,
+            min_score=options.min_score,
+            top_k=options.top_k,
+            class_agnostic=options.class_agnostic,
+        )
+        return Detections(*kept)
+
+
+DETECTORS: dict[str, type[ReActDetector]] = {"react": ReActDetector}
+
+
+def known_fields(kind: type, values: Mapping[str, Any], where: str) -> Any:
+    """`kind(**values)` for a frozen dataclass of options; InputError for a name or value it does not take."""
+    unknown = sorted(values.keys() - {field.name for field in fields(kind)})
+    if unknown:
+        raise InputError(f"{where}: unknown entry {unknown[0]!r}; upgrade vidtad or make the bundle again")
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def load_detector(bundle: Bundle, device: str = "cpu") -> TemporalDetector:
+    """The bundle's head with its weights, ready on `device`. Raises InputError when the bundle does not fit together."""
+    if bundle.head not in DETECTORS:
+        raise InputError(f"bundle {bundle.name}: head {bundle.head!r} is none of {', '.join(sorted(DETECTORS))}")
+    return DETECTORS[bundle.head](bundle, device)
+
+
+def check_fits(features: Features, bundle: Bundle, where: str) -> None:
+    """Raise InputError unless these features are of the kind the bundle's head was trained on.
+
+    What a foreign file does not say (no sidecar) is not checked, except the width.
+    """
+    provenance, grid = features.provenance, features.grid
+    wants = f"detector {bundle.name} wants {bundle.extractor} features ({_channels(bundle.channels)})"
+    remedy = "extract them with its extractor or choose another --model"
+    if features.values.shape[1] != bundle.width:
+        raise InputError(
+            f"{where}: rows are {features.values.shape[1]} wide ({_channels(provenance.channels)}) but {wants}; {remedy}"
+        )
+    if not provenance.extractor:
+        return
+    if provenance.channels != bundle.channels:
+        raise InputError(f"{where}: channel order is {_channels(provenance.channels)} but {wants}; {remedy}")
+    if provenance.extractor.partition("/")[0] != bundle.extractor.partition("/")[0]:
+        raise InputError(f"{where}: made by {provenance.extractor} but {wants}; {remedy}")
+    sampling = (bundle.sampling["window"], bundle.sampling["stride"])
+    if (grid.span, grid.stride) != sampling:
+        raise InputError(
+            f"{where}: windows of {grid.span} frames every {grid.stride} but detector {bundle.name} wants "
+            f"{sampling[0]} every {sampling[1]}; extract again with --window {sampling[0]} --stride {sampling[1]}"
+        )
+
+
+def _channels(channels: tuple[tuple[str, int], ...]) -> str:
+    return ", ".join(f"{name or 'channels'} {count}" for name, count in channels)
+
+
+def to_segments(found: Detections, features: Features, classes: tuple[str, ...], min_score: float) -> list[Segment]:
+    """Detections as segments in seconds, clipped to the video; empty ones and those under `min_score` dropped."""
+    times = np.clip(features.grid.seconds(found.positions - 0.5), 0.0, features.video.duration_s)
+    return [
+        Segment(float(start), float(end), classes[label], float(score))
+        for (start, end), score, label in zip(times, found.scores, found.labels, strict=True)
+        if end > start and score >= min_score
+    ]
+
+
+def detect_features(
+    features: Features,
+    detector: TemporalDetector,
+    video_id: str,
+    *,
+    where: str = "",
+    min_score: float = 0.0,
+    progress: Progress = no_progress,
+) -> Timeline:
+    """Timeline of one video from its features. `where` names the features in errors."""
+    check_fits(features, detector.bundle, where or video_id)
+    found = detector(features.values, progress)
+    segments = to_segments(found, features, detector.bundle.classes, min_score)
+    identity = detector_identity(detector.bundle, features.provenance, min_score)
+    return Timeline({video_id: tuple(segments)}, {video_id: features.video}, identity)
+
+
+def detector_identity(bundle: Bundle, provenance: Provenance, min_score: float) -> dict[str, Any]:
+    """What made a timeline: everything that decides its content, and the warnings of its making."""
+    identity: dict[str, Any] = {
+        "name": bundle.name,
+        "head": bundle.head,
+        "sha256": bundle.sha256,
+        "classes": list(bundle.classes),
+        "decoding": dict(bundle.decoding),
+        "min_score": min_score,
+        "features": provenance.fingerprint(),
+        "extractor": provenance.extractor or bundle.extractor,
+        "extractor_weights": provenance.weights,
+        "source_sha256": provenance.source_sha256,
+        "vidtad": __version__,
+        "warnings": list(provenance.warnings),
+    }
+    if bundle.demonstration:
+        identity["demonstration"] = True
+    if provenance.settings.get("random_weights") or bundle.training.get("random_weights"):
+        identity["random_weights"] = True
+    return identity

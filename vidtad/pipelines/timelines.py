@@ -1,0 +1,133 @@
+"""One input (video or feature file) to one timeline on disk; the unit of work of `vidtad detect`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidtad.bundle import Bundle
+from vidtad.checkpoints import cache_dir
+from vidtad.errors import InputError
+from vidtad.features import Grid, load_features
+from vidtad.pipelines.extraction import (
+    Decoding,
+    LoadedExtractor,
+    Progress,
+    Scratch,
+    bundle_extractor,
+    extract_features,
+    no_progress,
+    provenance_of,
+)
+from vidtad.pipelines.temporal import check_fits, detect_features, detector_identity, load_detector
+from vidtad.timeline import Timeline, read_timeline, write_timeline_csv, write_timeline_json
+
+
+@dataclass(frozen=True)
+class Job:
+    """What `detect` was asked. `out` None writes nothing; `foreign` is the grid of features without a sidecar."""
+
+    out: Path | None
+    weights: str | None = None
+    min_score: float = 0.0
+    foreign: Grid | None = None
+    decoding: Decoding = Decoding()
+    batch: int = 8
+    overwrite: bool = False
+
+
+class Worker:
+    """Turns inputs into timelines with one detector; the extractor is loaded when the first video needs it."""
+
+    def __init__(self, bundle: Bundle, job: Job, device: str = "cpu"):
+        self.job, self.device, self.bundle = job, device, bundle
+        self.detector = load_detector(bundle, device)
+        self._extractor: LoadedExtractor | None = None
+
+    @property
+    def display_score(self) -> float:
+        """Score from which a table shows a segment."""
+        return max(self.job.min_score, self.detector.display_score)
+
+    def __call__(self, path: Path, progress: Progress = no_progress) -> Timeline:
+        """The timeline of `path`, written to the job's folder; a finished one of the same making is read back.
+
+        Raises InputError for an unusable input or a timeline of another making in the way, RunError for a failed write.
+        """
+        path = Path(path)
+        if path.suffix.lower() == ".npy":
+            return self._from_features(path, progress)
+        return self._from_video(path, progress)
+
+    def _from_features(self, path: Path, progress: Progress) -> Timeline:
+        features = load_features(path, self.job.foreign)
+        check_fits(features, self.bundle, str(path))
+        finished = self._finished(path, detector_identity(self.bundle, features.provenance, self.job.min_score))
+        if finished is not None:
+            return finished
+        timeline = detect_features(features, self.detector, path.stem, min_score=self.job.min_score, progress=progress)
+        self._write(path, timeline)
+        return timeline
+
+    def _from_video(self, path: Path, progress: Progress) -> Timeline:
+        job = self.job
+        if self._extractor is None:
+            self._extractor = bundle_extractor(self.bundle, job.weights, device=self.device)
+        identity = provenance_of(path, self._extractor, job.decoding)
+        finished = self._finished(path, detector_identity(self.bundle, identity, job.min_score))
+        if finished is not None:
+            return finished
+        # Rows pass through a scratch file, so that an interrupted run goes on where it stopped.
+        scratch = Scratch(job.out or cache_dir() / "rows", path.stem, identity)
+        features = extract_features(
+            path,
+            self._extractor,
+            scratch,
+            identity=identity,
+            decoding=job.decoding,
+            batch=job.batch,
+            progress=progress,
+        )
+        timeline = detect_features(features, self.detector, path.stem, where=str(path), min_score=job.min_score)
+        self._write(path, timeline)
+        scratch.remove()
+        return timeline
+
+    def _finished(self, path: Path, identity: dict[str, Any]) -> Timeline | None:
+        """A whole timeline of the same making, if there is one; another one in its place is never overwritten."""
+        if self.job.out is None or self.job.overwrite:
+            return None
+        target = self.job.out / f"{path.stem}.json"
+        if not target.exists():
+            return None
+        try:
+            timeline = read_timeline(target)
+        except InputError:
+            timeline = None
+        if timeline is None or {**timeline.detector, "warnings": 0} != {**identity, "warnings": 0}:
+            raise InputError(
+                f"{target}: exists and was made from another input or with other settings; "
+                "pass --overwrite to replace it, or another --out"
+            )
+        write_timeline_csv(timeline, target.with_suffix(".csv"))
+        return timeline
+
+    def _write(self, path: Path, timeline: Timeline) -> None:
+        if self.job.out is not None:
+            target = self.job.out / f"{path.stem}.json"
+            write_timeline_json(timeline, target)
+            write_timeline_csv(timeline, target.with_suffix(".csv"))
+
+
+def foreign_grid(fps: Any, stride: int | None, window: int | None) -> Grid | None:
+    """Grid of feature files without a sidecar, from the command line's numbers; None when none was given.
+
+    `fps` is a Fraction. Raises InputError when only some of the three are given.
+    """
+    given = {"--fps": fps, "--stride": stride, "--window": window}
+    if all(value is None for value in given.values()):
+        return None
+    missing = [name for name, value in given.items() if value is None]
+    if missing:
+        raise InputError(f"features without a sidecar need --fps, --stride and --window; {missing[0]} is missing")
+    assert fps is not None and stride is not None and window is not None
+    return Grid.regular(fps, stride, window, 1)
