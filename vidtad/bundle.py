@@ -64,7 +64,7 @@ class Bundle:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise InputError(
-                f"bundle name {self.name!r}: use at most 100 letters, digits and ._+-, a letter or digit first"
+                f"bundle name {self.name!r}: at most 100 letters, digits and ._+-, a letter or digit first"
             )
         where = f"bundle {self.name}"
         for text in ("head", "extractor"):
