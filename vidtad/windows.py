@@ -44,7 +44,7 @@ def retain(
     else:
         start, end = segments[:, 0] - segments[:, 1] / 2, segments[:, 0] + segments[:, 1] / 2
         inside = np.minimum(end, first + clip_len / n_snippets) - np.maximum(start, first)
-        kept = np.flatnonzero((inside > 0) & (inside >= threshold * segments[:, 1]))
+        kept = np.flatnonzero(inside >= threshold * segments[:, 1].clip(min=1e-12))
     relative = segments[kept].copy()
     relative[:, 0] -= first
     return relative * (n_snippets / length), kept

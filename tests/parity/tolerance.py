@@ -13,6 +13,9 @@ def bounds(kind: str, manifest: dict[str, Any], name: str, stored: np.ndarray) -
         return rule["rel_to_max"] * float(np.abs(stored).max(initial=0)), 0.0
     if "scores_segments_atol" in rule and name.split(".")[1] in ("scores", "segments"):
         return rule["scores_segments_atol"], 0.0
+    for part in ("dets", "segs", "scores"):
+        if part in rule and name.rsplit(".", 1)[-1].startswith(part):
+            return rule[part], 0.0
     if "atol" in rule:
         return rule["atol"], rule.get("rtol", 0.0)
     if "rule" in rule:

@@ -1,0 +1,257 @@
+"""From scored candidates to the detections of a video: suppression, voting, fusion of windows and scores.
+
+Arrays in, arrays out, NumPy only. Segments are (start, end) rows in any one unit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+METHODS = ("gaussian", "linear", "vanilla", "hard", "none")
+
+
+class Detections(NamedTuple):
+    """Scored, labelled segments, best first: (n, 2) (start, end), (n,) scores, (n,) int64 class numbers."""
+
+    segments: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Nms:
+    """How overlapping candidates suppress one another.
+
+    `method`: after each pick, the scores of all others are multiplied by exp(-tIoU^2 / `sigma`) ("gaussian",
+    Bodla et al., ICCV 2017), by 1 - tIoU ("linear") or by 0 ("vanilla") where tIoU >= `iou_threshold`; "hard"
+    removes these and leaves scores alone; "none" only sorts and cuts. `min_score`: candidates whose score
+    falls below it are dropped ("hard": not above it at the start, unless it is 0). `top_k`: most detections
+    kept in all (and per class). `class_agnostic`: one pool for all classes. `voting`: move every kept segment
+    to the mean, weighted by score times tIoU, of all candidates with at least this tIoU (one pool only, as in
+    ActionFormer, whose published per-class settings never vote). `length_epsilon` is added to every length; a
+    picked segment counts as at least `min_length` long (unit of the segments). `prefilter` False lets even a
+    first pick below `min_score` through. Raises ValueError for values out of range.
+    """
+
+    method: Literal["gaussian", "linear", "vanilla", "hard", "none"] = "gaussian"
+    sigma: float = 0.5
+    iou_threshold: float = 0.1
+    min_score: float = 0.001
+    top_k: int = 200
+    class_agnostic: bool = False
+    voting: float | None = None
+    length_epsilon: float = 1e-6
+    min_length: float = 0.0
+    prefilter: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"unknown suppression {self.method!r}: one of {', '.join(METHODS)}")
+        if self.method == "gaussian" and not self.sigma > 0:
+            raise ValueError(f"sigma must be positive, not {self.sigma}")
+        if self.top_k < 1:
+            raise ValueError(f"top_k must be at least 1, not {self.top_k}")
+
+
+# ReAct on THUMOS14 as released; `min_length` refers to fractions of the video.
+REACT = Nms(
+    sigma=0.4,
+    min_score=1e-6,
+    top_k=1000,
+    class_agnostic=True,
+    length_epsilon=0.0,
+    min_length=1e-5,
+    prefilter=True,
+)
+
+
+def suppress(
+    segments: np.ndarray, scores: np.ndarray, rule: Nms, limit: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Non-maximum suppression in one pool: row numbers in the order picked, and their scores then.
+
+    `segments` (n, 2), `scores` (n,); float32 input is computed in float32. At most `limit` (default
+    `rule.top_k`) are picked.
+    """
+    dtype = np.float32 if segments.dtype == scores.dtype == np.float32 else np.float64
+    limit = rule.top_k if limit is None else limit
+    pool = np.arange(len(scores))
+    if rule.prefilter:
+        pool = np.flatnonzero(scores >= rule.min_score)
+    if rule.method in ("hard", "none"):
+        if rule.min_score > 0:
+            pool = pool[scores[pool] > rule.min_score]
+        pool = pool[np.argsort(-scores[pool], kind="stable")]
+        if rule.method == "hard":
+            pool = pool[_hard(segments[pool].astype(dtype), rule, limit)]
+        return pool[:limit], scores[pool[:limit]].astype(dtype)
+    picked, decayed = _soft(segments[pool].astype(dtype), scores[pool].astype(dtype), rule, limit)
+    return pool[picked], decayed
+
+
+def _hard(segments: np.ndarray, rule: Nms, limit: int) -> np.ndarray:
+    """Row numbers kept of segments sorted by descending score."""
+    start, end = segments.T
+    length = end - start + segments.dtype.type(rule.length_epsilon)
+    left = np.arange(len(segments))
+    kept: list[int] = []
+    while len(left) and len(kept) < limit:
+        best, left = left[0], left[1:]
+        kept.append(best)
+        overlap = (np.minimum(end[left], end[best]) - np.maximum(start[left], start[best])).clip(min=0)
+        own = max(length[best], segments.dtype.type(rule.min_length))
+        union = np.maximum(own + length[left] - overlap, np.finfo(segments.dtype).tiny)
+        left = left[overlap / union < rule.iou_threshold]
+    return np.array(kept, dtype=np.int64)
+
+
+def _soft(
+    segments: np.ndarray, scores: np.ndarray, rule: Nms, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers picked and their decayed scores, in the order of a compiled in-place implementation.
+
+    Among equal scores the first in the working array wins, and that array is reordered by swaps; keeping the
+    same order makes results equal to ActionFormer's extension even then.
+    """
+    start, end = segments.T.copy()
+    length = end - start + segments.dtype.type(rule.length_epsilon)
+    tiny = np.finfo(segments.dtype).tiny
+    minimum = segments.dtype.type(rule.min_score)
+    columns = (start, end, length, scores.copy(), np.arange(len(scores)))
+    score, index = columns[3], columns[4]
+    count, first = len(score), 0
+    while first < count and first < limit:
+        best = first + int(score[first:count].argmax())
+        for column in columns:
+            column[first], column[best] = column[best], column[first]
+        rest = slice(first + 1, count)
+        overlap = np.minimum(end[rest], end[first]) - np.maximum(start[rest], start[first])
+        hit = np.flatnonzero(overlap > 0)
+        overlap = overlap[hit]
+        own = max(length[first], segments.dtype.type(rule.min_length))
+        score[rest][hit] *= _decay(overlap / np.maximum(own + length[rest][hit] - overlap, tiny), rule)
+        first += 1
+        count = _drop(columns, first, count, minimum)
+    return index[:first], score[:first]
+
+
+def _decay(iou: np.ndarray, rule: Nms) -> np.ndarray:
+    if rule.method == "gaussian":
+        return np.exp(-(iou * iou) / iou.dtype.type(rule.sigma))
+    lowered = 1 - iou if rule.method == "linear" else np.zeros_like(iou)
+    return np.where(iou >= iou.dtype.type(rule.iou_threshold), lowered, 1)
+
+
+def _drop(columns: tuple[np.ndarray, ...], first: int, count: int, minimum: np.floating) -> int:
+    """Remove rows of `first:count` below `minimum`, each hole taking the last row left; the new count."""
+    alive = columns[3][first:count] >= minimum
+    kept = int(np.count_nonzero(alive))
+    if kept < count - first:
+        holes = first + np.flatnonzero(~alive[:kept])
+        fillers = first + kept + np.flatnonzero(alive[kept:])[::-1]
+        for column in columns:
+            column[holes] = column[fillers]
+    return first + kept
+
+
+def soft_nms(segments: np.ndarray, scores: np.ndarray, labels: np.ndarray, rule: Nms) -> Detections:
+    """Suppress within classes (or one pool, `rule.class_agnostic`), sort by score, cut to `top_k`, vote.
+
+    `segments` (n, 2), `scores` (n,), `labels` (n,) integers; n may be 0. Raises ValueError when the lengths
+    differ.
+    """
+    segments, scores, labels = np.asarray(segments).reshape(-1, 2), np.asarray(scores), np.asarray(labels)
+    if not len(segments) == len(scores) == len(labels):
+        raise ValueError(f"{len(segments)} segments, {len(scores)} scores, {len(labels)} labels")
+    if rule.class_agnostic:
+        rows, decayed = suppress(segments, scores, rule)
+    else:
+        pools = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+        found = [suppress(segments[pool], scores[pool], rule) for pool in pools]
+        empty = (np.zeros(0, np.int64), np.zeros(0, scores.dtype))
+        rows = np.concatenate([pool[r] for pool, (r, _) in zip(pools, found, strict=True)] + [empty[0]])
+        decayed = np.concatenate([s for _, s in found] + [empty[1]])
+    order = np.argsort(-decayed, kind="stable")[: rule.top_k]
+    rows, decayed = rows[order], decayed[order]
+    kept = segments[rows]
+    if rule.voting is not None and rule.class_agnostic:
+        kept = vote(kept, segments, scores, rule.voting)
+    return Detections(kept, decayed, labels[rows].astype(np.int64))
+
+
+def vote(kept: np.ndarray, candidates: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Each of `kept` (k, 2) moved to the mean of the `candidates` (n, 2) with tIoU >= `threshold`.
+
+    Weights are a candidate's `scores` (n,) entry times its tIoU. A segment without a supporter (zero length)
+    stays.
+    """
+    moved = kept.copy()
+    start, end = candidates.T
+    length = end - start
+    for row, (first, last) in enumerate(kept):
+        overlap = (np.minimum(end, last) - np.maximum(start, first)).clip(min=0)
+        near = np.flatnonzero(overlap > 0)
+        iou = overlap[near] / (length[near] + (last - first) - overlap[near])
+        weight = scores[near] * iou * (iou >= threshold)
+        if (total := weight.sum()) > 0:
+            moved[row] = weight @ candidates[near] / total
+    return moved
+
+
+def fuse_video_scores(
+    detections: Detections, class_scores: np.ndarray, classes: int = 2, geometric: bool = True
+) -> Detections:
+    """Relabel class-agnostic detections with the best classes of a video-level classifier.
+
+    Each detection is emitted once for each of the `classes` best entries of `class_scores` (N,), with the
+    square root of the product of both scores (`geometric`, ActionFormer's code) or the product (its paper).
+    """
+    best = np.argsort(-class_scores, kind="stable")[:classes]
+    product = detections.scores[:, None] * class_scores[best]
+    scores = (np.sqrt(product) if geometric else product).ravel()
+    order = np.argsort(-scores, kind="stable")
+    segments = np.repeat(detections.segments, len(best), axis=0)
+    labels = np.tile(best.astype(np.int64), len(detections.scores))
+    return Detections(segments[order], scores[order], labels[order])
+
+
+def react_candidates(
+    segments: np.ndarray, scores: np.ndarray, windows: Sequence[slice], min_score: float = 0.0
+) -> Detections:
+    """ReAct's predictions for the windows of one video, as candidates on the whole video, best first.
+
+    `segments` (W, Q, 2) are (mid, len) fractions of each window's valid snippets, `scores` (W, Q, classes).
+    Every query gives its best class alone, if its score exceeds `min_score`. Positions returned are float64,
+    in snippets of the whole video.
+    """
+    middle, half = segments[..., 0].astype(np.float64), segments[..., 1].astype(np.float64) / 2
+    bounds = np.stack([middle - half, middle + half], axis=-1).clip(0, 1)
+    first = np.array([window.start for window in windows], dtype=np.float64)
+    length = np.array([window.stop - window.start for window in windows], dtype=np.float64)
+    positions = (bounds * length[:, None, None] + first[:, None, None]).reshape(-1, 2)
+    labels = scores.argmax(-1).ravel()
+    best = scores.max(-1).ravel()
+    order = np.argsort(-best, kind="stable")
+    order = order[best[order] > min_score]
+    return Detections(positions[order], best[order], labels[order])
+
+
+def react_detections(
+    segments: np.ndarray,
+    scores: np.ndarray,
+    windows: Sequence[slice],
+    *,
+    min_score: float = 0.0,
+    rule: Nms = REACT,
+) -> Detections:
+    """ReAct's detections in one video: `react_candidates` of all windows, then suppression.
+
+    Positions are float64, in snippets of the whole video. Suppression sees fractions of the video, as
+    released.
+    """
+    found = react_candidates(segments, scores, windows, min_score)
+    total = max(window.stop for window in windows)
+    kept = soft_nms(found.segments / total, found.scores.astype(np.float64), found.labels, rule)
+    return Detections(kept.segments * total, kept.scores, kept.labels)
