@@ -1,0 +1,8 @@
+"""Scoring detections as the published programs do: one call for files, one for tables in memory."""
+
+from vidtad.evaluation.files import evaluate_files
+from vidtad.evaluation.protocols import PROTOCOLS, Protocol, protocol_named
+from vidtad.evaluation.result import Evaluation
+from vidtad.evaluation.temporal import evaluate
+
+__all__ = ["PROTOCOLS", "Evaluation", "Protocol", "evaluate", "evaluate_files", "protocol_named"]

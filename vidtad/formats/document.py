@@ -1,0 +1,132 @@
+"""Reading a JSON document of annotations or predictions, and turning its loose values into columns."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidtad.errors import InputError
+from vidtad.formats.tables import Findings, index_names
+
+
+def parse_json(text: str, path: Path, findings: Findings) -> Any:
+    """Parse JSON text; a key that occurs twice in one object is a finding (the last one counts, as in every
+    JSON reader). Raises InputError when the text is not JSON."""
+
+    def joined(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        document = dict(pairs)
+        if len(document) != len(pairs):
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    findings.add("duplicate id", f"{key!r} (the last one counts)")
+                seen.add(key)
+        return document
+
+    try:
+        return json.loads(text, object_pairs_hook=joined)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+
+
+def numbers(values: Sequence[Any]) -> np.ndarray:
+    """float64 column of numbers or numeric strings; NaN where an entry is neither."""
+    try:
+        column = np.asarray(values, np.float64)
+        if column.ndim == 1:
+            return column
+    except (TypeError, ValueError):
+        pass
+    return np.array([_number(value) for value in values], np.float64)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value) if isinstance(value, (int, float, str)) else float("nan")
+    except (ValueError, OverflowError):
+        return float("nan")
+
+
+class SegmentColumns:
+    """Gathers segments of a loosely typed document and drops, with a finding each, the ones without usable
+    ends.
+    """
+
+    def __init__(self, findings: Findings) -> None:
+        self.findings = findings
+        self.names: list[str] = []
+        self.video: list[int] = []
+        self.label: list[Any] = []
+        self.start: list[Any] = []
+        self.end: list[Any] = []
+        self.score: list[Any] = []
+
+    def add_video(self, name: str) -> int:
+        self.names.append(name)
+        return len(self.names) - 1
+
+    def add(self, video: int, label: Any, segment: Any, score: Any = 0.0) -> None:
+        if not isinstance(segment, (list, tuple)) or len(segment) != 2:
+            self.findings.add("segment without two ends", f"{self.names[video]}: {_short(segment)}")
+            return
+        self.video.append(video)
+        self.label.append(label)
+        self.start.append(segment[0])
+        self.end.append(segment[1])
+        self.score.append(score)
+
+    def columns(self) -> dict[str, Any]:
+        """Keyword arguments of a table: videos, labels, video, label, start, end; and `score`, `kept`.
+
+        kept: positions, among the segments added, of those that remain.
+        """
+        video = np.array(self.video, np.int64)
+        start, end, score = numbers(self.start), numbers(self.end), numbers(self.score)
+        finite_ends, finite_score = np.isfinite(start) & np.isfinite(end), np.isfinite(score)
+        self._report("segment end that is no number", ~finite_ends, lambda i: _short([self.start[i], self.end[i]]))
+        self._report("score that is no finite number", ~finite_score, lambda i: _short(self.score[i]))
+        kept = finite_ends & finite_score
+        self._report(
+            "reversed segment",
+            kept & (end < start),
+            lambda i: f"[{start[i]:g}, {end[i]:g}]",
+        )
+        labels, label = index_names([name if type(name) is str else _label(name) for name in self.label])
+        return {
+            "videos": tuple(self.names),
+            "labels": labels,
+            "video": video[kept],
+            "label": label[kept],
+            "start": start[kept],
+            "end": end[kept],
+            "score": score[kept],
+            "kept": np.flatnonzero(kept),
+        }
+
+    def _report(self, kind: str, wrong: np.ndarray, show: Any) -> None:
+        where = np.flatnonzero(wrong)
+        if len(where):
+            first = int(where[0])
+            self.findings.add(kind, f"{self.names[self.video[first]]}: {show(first)}", len(where))
+
+
+def rows_of(findings: Findings, name: str, rows: Any) -> Sequence[Mapping[str, Any]]:
+    """The objects of a video's list; anything else in its place is a finding."""
+    if not isinstance(rows, list):
+        findings.add("video without a list of segments", f"{name}: {_short(rows)}")
+        return []
+    good = [row for row in rows if isinstance(row, dict)]
+    if len(good) != len(rows):
+        findings.add("segment that is no object", f"{name}", len(rows) - len(good))
+    return good
+
+
+def _label(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
