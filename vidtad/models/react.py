@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vidtad.errors import InputError
 from vidtad.geometry import pairwise_iou, start_end
 from vidtad.models.deformable import DeformableAttention
 from vidtad.models.loading import load_exactly
@@ -347,14 +348,17 @@ def released_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
 
     Unwraps {meta, state_dict, optimizer} and drops the second name `transformer.decoder.segment_embed.*`
     under which released files repeat `segment_embed.*`. Nothing else is dropped, so that strict loading tells
-    of any other difference. Raises ValueError when a repeated tensor differs from the one it repeats.
+    of any other difference. Raises InputError when a repeated tensor differs from the one it repeats.
     """
     state = checkpoint.get("state_dict", checkpoint)
     for key in state:
         if key.startswith(ALIAS):
             original = state.get(key.removeprefix("transformer.decoder."))
             if original is None or not torch.equal(original, state[key]):
-                raise ValueError(f"{key} is not a copy of {key.removeprefix('transformer.decoder.')}")
+                raise InputError(
+                    f"{key} differs from the {key.removeprefix("transformer.decoder.")} it repeats: "
+                    "this is no released ReAct checkpoint"
+                )
     return {key: value for key, value in state.items() if not key.startswith(ALIAS)}
 
 
