@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vidtad.errors import InputError
 from vidtad.extractors.base import ClipConvention, ClipExtractor
-from vidtad.models import i3d
+from vidtad.models import i3d, tiny3d
 from vidtad.models.loading import load_exactly
 
 __all__ = ["PRESETS", "ClipConvention", "ClipExtractor", "Preset", "build", "find", "random_weights"]
@@ -50,10 +50,23 @@ def _i3d(**changes: int | Fraction) -> Preset:
     return Preset(convention, i3d.InceptionI3d, ("i3d_rgb",), i3d.load)
 
 
+# The whole picture squeezed into a square: nobody at its side is cut off.
+_TINY3D = ClipConvention(
+    window=tiny3d.WINDOW,
+    stride=4,
+    fps=Fraction(15),
+    resize=(tiny3d.SIDE, tiny3d.SIDE),
+    crop=tiny3d.SIDE,
+    mean=(127.5, 127.5, 127.5),
+    std=(63.75, 63.75, 63.75),
+    channels=(("rgb", tiny3d.FEATURES),),
+)
+
 PRESETS: dict[str, Preset] = {
     "i3d": _i3d(),
     "i3d/thumos14": _i3d(),
     "i3d/activitynet": _i3d(stride=16, fps=Fraction(25)),
+    "tiny3d": Preset(_TINY3D, tiny3d.Tiny3D),
 }
 
 
