@@ -1,6 +1,22 @@
 """Settings every test shares."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel processes, one thread each
-os.environ.setdefault("VIDTAD_CACHE", os.path.join(os.path.dirname(__file__), ".no-cache"))
+
+# Machines that run this are slow and shared: time is never a reason to fail.
+settings.register_profile("vidtad", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("vidtad")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A cache of models that starts empty, so that no test sees what the user of the machine has fetched."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("VIDTAD_CACHE", str(folder))
+    yield folder

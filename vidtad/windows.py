@@ -1,6 +1,7 @@
 """Cutting a feature sequence into windows; every function here is pure."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -48,3 +49,38 @@ def retain(
     relative = segments[kept].copy()
     relative[:, 0] -= first
     return relative * (n_snippets / length), kept
+
+
+def split(length: int, size: int, hop: int) -> list[slice]:
+    """Windows of `size` steps over `length`, `hop` apart; the last is pulled back to stay full.
+
+    `length` <= `size` gives one short window. Inverse: `stitch`. Raises ValueError unless length >= 1 and
+    1 <= hop <= size (a wider hop would leave steps uncovered).
+    """
+    if length < 1 or not 1 <= hop <= size:
+        raise ValueError(f"cannot split {length} steps into windows of {size} every {hop}")
+    starts = [*range(0, length - size, hop), length - size] if length > size else [0]
+    return [slice(start, min(start + size, length)) for start in starts]
+
+
+def stitch(parts: Sequence[np.ndarray], windows: Sequence[slice], length: int) -> np.ndarray:
+    """The whole sequence (length, ...) from what each window gives, (window length, ...) each.
+
+    Where windows overlap, each step comes from the window in which it lies furthest from an edge. Raises ValueError
+    when windows and parts do not fit or leave a step uncovered.
+    """
+    if len(parts) != len(windows) or not parts:
+        raise ValueError(f"{len(parts)} parts for {len(windows)} windows")
+    whole = np.empty((length, *parts[0].shape[1:]), dtype=parts[0].dtype)
+    depth = np.full(length, -1)
+    for part, window in zip(parts, windows, strict=True):
+        size = window.stop - window.start
+        if len(part) != size or window.start < 0 or window.stop > length:
+            raise ValueError(f"part of {len(part)} steps for window {window.start}-{window.stop} of {length}")
+        inside = np.minimum(np.arange(size), np.arange(size)[::-1])
+        deeper = inside > depth[window]
+        whole[window][deeper] = part[deeper]
+        depth[window][deeper] = inside[deeper]
+    if (depth < 0).any():
+        raise ValueError(f"step {int((depth < 0).argmax())} of {length} lies in no window")
+    return whole

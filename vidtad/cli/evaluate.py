@@ -30,8 +30,8 @@ def evaluate(
     from vidtad.evaluation import evaluate_files
 
     evaluation = evaluate_files(truth, predictions, protocol, subset=subset, tiou=tiou or None, strict=strict)
-    for warning in evaluation.warnings:
-        note(warning)
+    for finding in evaluation.findings:
+        note(finding.line())
     if json:
         print_json(evaluation.to_json())
     else:
@@ -39,19 +39,19 @@ def evaluate(
 
 
 def show(evaluation: "Evaluation") -> None:
-    """AP per class and threshold, the means, and one line for a paper."""
+    """AP per class and threshold, the means, and one line for a paper; percent."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE)
     table.add_column("tIoU", overflow="fold")
-    for threshold in evaluation.tiou_thresholds:
+    for threshold in evaluation.protocol.tiou:
         table.add_column(f"{threshold:.2f}", justify="right")
     table.add_column("mean", justify="right", style="bold")
-    for label, row in sorted(evaluation.ap.items()):
-        table.add_row(Text(label), *(f"{100 * ap:.1f}" for ap in row), f"{100 * sum(row) / len(row):.1f}")
+    for label, row in sorted(zip(evaluation.classes, evaluation.ap, strict=True), key=lambda pair: pair[0]):
+        table.add_row(Text(label), *(f"{100 * ap:.1f}" for ap in (*row, row.mean())))
     table.add_section()
-    table.add_row("mAP", *(f"{100 * m:.1f}" for m in evaluation.mAP), f"{100 * evaluation.average_mAP:.1f}")
+    table.add_row("mAP", *(f"{100 * ap:.1f}" for ap in (*evaluation.mAP, evaluation.average_mAP)))
     console().print(table)
     typer.echo(evaluation.paper_line())

@@ -1,4 +1,4 @@
-"""Frames in, feature rows out, with bounded memory: each frame is decoded and prepared once, however windows overlap."""
+"""Frames in, feature rows out, with bounded memory: each frame is decoded and prepared once."""
 
 import queue
 import threading

@@ -47,19 +47,19 @@ def run_demo(
 ) -> DemoResult:
     """Render `videos` unseen clips under `out`, detect in them with a built-in bundle, evaluate.
 
-    Leaves `out/videos`, `out/truth.json`, `out/timelines` and `out/timeline.json`, all of them replaced when there.
+    Leaves `out/videos` (with their truth), `out/timelines` and `out/timeline.json`, replacing what is there.
     Raises InputError for an unknown model, RunError when `out` cannot be written.
     """
     begun = time.monotonic()
     out = Path(out)
     worker = Worker(builtin_bundle(model), Job(out=out / "timelines", overwrite=True), device)
-    truth = out / "truth.json"
-    paths = write_clips(out / "videos", range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + videos), truth=truth)
+    clips = out / "videos"
+    truth = write_clips(clips, range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + videos))
     timelines = []
-    for count, path in enumerate(paths, start=1):
-        timelines.append(worker(path))
-        progress(count, len(paths))
+    for count, video_id in enumerate(truth["database"], start=1):
+        timelines.append(worker(clips / f"{video_id}.mp4"))
+        progress(count, videos)
     timeline = merge(timelines)
     write_timeline_json(timeline, out / "timeline.json")
-    evaluation = evaluate_files(truth, out / "timeline.json", "thumos14")
+    evaluation = evaluate_files(clips / "ground_truth.json", out / "timeline.json", "thumos14")
     return DemoResult(timeline, evaluation, worker.display_score, time.monotonic() - begun)

@@ -1,7 +1,7 @@
 """Features -> detections -> timeline, for the heads that say what happens when."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,21 +14,9 @@ from vidtad.features import Features, Provenance
 from vidtad.models.loading import load_exactly
 from vidtad.models.react import ReAct, ReActConfig, released_state
 from vidtad.pipelines.extraction import Progress, no_progress
-from vidtad.postprocess import react_detections, soft_nms
+from vidtad.postprocess import REACT, Detections, Nms, react_detections
 from vidtad.timeline import Segment, Timeline
 from vidtad.windows import react_windows
-
-
-@dataclass(frozen=True)
-class Detections:
-    """What a head found in one video: `positions` (n, 2) float64 (start, end), `scores` (n,), `labels` (n,) int.
-
-    Positions count feature rows from the first row's leading edge: row i covers [i, i + 1]. Best first.
-    """
-
-    positions: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
 
 
 class TemporalDetector(Protocol):
@@ -41,7 +29,7 @@ class TemporalDetector(Protocol):
     display_score: float
 
     def __call__(self, values: np.ndarray, progress: Progress = no_progress) -> Detections:
-        """values (T, C) float32 -> Detections."""
+        """values (T, C) float32 -> detections in row positions: row i covers [i, i + 1], best first."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +46,16 @@ class ReActDecoding:
     top_k: int = 1000
     class_agnostic: bool = True
     display_score: float = 0.3
+
+    def rule(self) -> Nms:
+        """The suppression these options ask for. Raises ValueError for values out of range."""
+        return replace(
+            REACT,
+            sigma=self.sigma,
+            min_score=self.min_score,
+            top_k=self.top_k,
+            class_agnostic=self.class_agnostic,
+        )
 
 
 class ReActDetector:
@@ -91,18 +89,13 @@ class ReActDetector:
             segments.append(output.segments[-1].cpu().numpy())
             scores.append(output.scores().cpu().numpy())
             progress(min(first + self.batch, len(windows)), len(windows))
-        options = self.decoding
-        found = react_detections(
-            np.concatenate(segments), np.concatenate(scores), windows, threshold=options.score_threshold
+        return react_detections(
+            np.concatenate(segments),
+            np.concatenate(scores),
+            windows,
+            min_score=self.decoding.score_threshold,
+            rule=self.decoding.rule(),
         )
-        kept = soft_nms(
-            *found,
-            sigma=options.sigma,
-            min_score=options.min_score,
-            top_k=options.top_k,
-            class_agnostic=options.class_agnostic,
-        )
-        return Detections(*kept)
 
 
 DETECTORS: dict[str, type[ReActDetector]] = {"react": ReActDetector}
@@ -120,7 +113,7 @@ def known_fields(kind: type, values: Mapping[str, Any], where: str) -> Any:
 
 
 def load_detector(bundle: Bundle, device: str = "cpu") -> TemporalDetector:
-    """The bundle's head with its weights, ready on `device`. Raises InputError when the bundle does not fit together."""
+    """The bundle's head with its weights, on `device`. Raises InputError when the bundle does not fit together."""
     if bundle.head not in DETECTORS:
         raise InputError(f"bundle {bundle.name}: head {bundle.head!r} is none of {', '.join(sorted(DETECTORS))}")
     return DETECTORS[bundle.head](bundle, device)
@@ -158,7 +151,7 @@ def _channels(channels: tuple[tuple[str, int], ...]) -> str:
 
 def to_segments(found: Detections, features: Features, classes: tuple[str, ...], min_score: float) -> list[Segment]:
     """Detections as segments in seconds, clipped to the video; empty ones and those under `min_score` dropped."""
-    times = np.clip(features.grid.seconds(found.positions - 0.5), 0.0, features.video.duration_s)
+    times = np.clip(features.grid.seconds(found.segments - 0.5), 0.0, features.video.duration_s)
     return [
         Segment(float(start), float(end), classes[label], float(score))
         for (start, end), score, label in zip(times, found.scores, found.labels, strict=True)

@@ -1,0 +1,50 @@
+"""Nothing half-written is ever seen under its final name."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from vidtad.errors import InputError, RunError
+from vidtad.files import atomic_write, read_json, sha256, write_json
+
+
+def test_an_error_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(KeyError), atomic_write(path) as file:
+        file.write(b"half")
+        raise KeyError
+    assert read_json(path) == {"a": 1}
+    assert os.listdir(tmp_path) == ["out.json"]
+
+
+def test_nan_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "x.json", {"score": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_new_files_have_the_usual_mode(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    write_json(tmp_path / "ours", 1)
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_file_in_the_way_of_a_folder_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="cannot write here"):
+        write_json(tmp_path / "file" / "x.json", 1)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b"", b"[" * 100_000])
+def test_broken_json_is_an_input_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"x\.json: not"):
+        read_json(path)
+
+
+def test_sha256_of_known_bytes(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
