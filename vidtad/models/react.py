@@ -356,7 +356,7 @@ def released_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
             original = state.get(key.removeprefix("transformer.decoder."))
             if original is None or not torch.equal(original, state[key]):
                 raise InputError(
-                    f"{key} differs from the {key.removeprefix("transformer.decoder.")} it repeats: "
+                    f"{key} differs from the {key.removeprefix('transformer.decoder.')} it repeats: "
                     "this is no released ReAct checkpoint"
                 )
     return {key: value for key, value in state.items() if not key.startswith(ALIAS)}
