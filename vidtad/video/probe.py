@@ -24,6 +24,7 @@ class Promise:
 
     `duration_s` is None when nothing is promised; `solid` when it is the video stream's own sample table
     rather than the container's longest stream. `by_index`: no usable times, frames lie at k / fps.
+    `first_ticks`: container time of the first decodable frame, in units of `time_base` seconds.
     """
 
     info: VideoInfo
@@ -32,6 +33,10 @@ class Promise:
     solid: bool
     by_index: bool
     warnings: tuple[str, ...]
+    time_base: Fraction
+    first_ticks: int | None
+    interlaced: bool
+    container: str
 
 
 def check_file(path: str | Path) -> None:
@@ -211,7 +216,18 @@ def examine(path: str | Path, *, fps: Fraction | None = None) -> Promise:
             constant_rate=by_index or _looks_constant(stream),
             start_s=0.0 if first.pts is None or absurd else float(first.pts * first.time_base),
         )
-        return Promise(info, frames, promised, solid, by_index, _warnings(path, info, first, by_index, fps))
+        return Promise(
+            info=info,
+            frames=frames,
+            duration_s=promised,
+            solid=solid,
+            by_index=by_index,
+            warnings=_warnings(path, info, first, by_index, fps),
+            time_base=Fraction(stream.time_base),
+            first_ticks=first.pts,
+            interlaced=bool(first.interlaced_frame),
+            container=container.format.name,
+        )
 
 
 def _warnings(

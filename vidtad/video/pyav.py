@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vidtad.video.probe import open_container, video_stream
+from vidtad.video.probe import Promise, open_container, video_stream
 from vidtad.video.types import Damage, Decoded
 
 # Consecutive read errors after which the rest of a file is given up.
@@ -41,9 +41,9 @@ class PyavDecoder:
 
     name = "pyav"
 
-    def __init__(self, path: str | Path, rotation: int) -> None:
+    def __init__(self, path: str | Path, promise: Promise) -> None:
         self.path = path
-        self.turns = rotation // 90 % 4
+        self.turns = promise.info.rotation // 90 % 4
         self.container = open_container(path)
         self.stream = video_stream(self.container, path)
         self.stream.thread_type = "AUTO"
@@ -60,8 +60,20 @@ class PyavDecoder:
         """Close the file; frames already handed over stay valid."""
         self.container.close()
 
+    def seek(self, ticks: int) -> None:
+        """Make the next `decode` start at the keyframe at or before `ticks`, as far as the container can."""
+        import av
+
+        try:
+            self.container.seek(ticks, stream=self.stream)
+        except av.error.FFmpegError:
+            self.container.seek(0)
+        self._pending.clear()
+        self._last, self._orderly = None, True
+        self._suspect, self._failures_seen = False, self.damage.failures
+
     def decode(self) -> Iterator[Decoded]:
-        """Every frame once, in presentation order, upright."""
+        """Every frame once, in presentation order, upright; after `seek`, those from there on."""
         for packet in self._packets():
             for frame in self._tolerant(packet):
                 yield self._handed(frame)

@@ -1,15 +1,21 @@
 """Open a video, walk its frames once, and say what was found."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
 from vidtad.errors import InputError
+from vidtad.video.access import Access
+from vidtad.video.backends import decoder_class
 from vidtad.video.clock import Clock
-from vidtad.video.probe import Promise, examine, packets_of
+from vidtad.video.isolate import IsolatedDecoder
+from vidtad.video.probe import Promise, examine, open_container, packets_of
 from vidtad.video.types import Decoded, Decoder, DecodeReport, Frame, VideoInfo
+
+# Decoders that were seen to hang inside native code, where only ending the process helps.
+UNTRUSTED = {"decord"}
 
 
 def probe(path: str | Path, *, fps: Fraction | None = None) -> VideoInfo:
@@ -24,14 +30,21 @@ def probe(path: str | Path, *, fps: Fraction | None = None) -> VideoInfo:
 
 
 def open_video(
-    path: str | Path, *, decoder: str = "pyav", fps: Fraction | None = None, strict: bool = False
+    path: str | Path,
+    *,
+    decoder: str = "pyav",
+    fps: Fraction | None = None,
+    strict: bool = False,
+    isolate: bool | None = None,
 ) -> "Video":
     """A `Video`, to be used as a context manager and iterated. `fps` and errors as in `probe`.
 
-    With `strict` any damage raises InputError while iterating; without it, everything decodable is delivered
-    and `Video.report` tells what was lost.
+    `decoder` is pyav, decord, opencv or torchcodec; the last three raise InputError, at the latest while
+    iterating, on files they do not read rightly. With `strict` any damage raises InputError while iterating;
+    without it, everything decodable is delivered and `Video.report` tells what was lost. `isolate` decodes in
+    a child process whose death or standstill raises RunError; by default decord alone gets one.
     """
-    return Video(path, decoder=decoder, fps=fps, strict=strict)
+    return Video(path, decoder=decoder, fps=fps, strict=strict, isolate=isolate)
 
 
 class Video:
@@ -41,10 +54,22 @@ class Video:
     complete one, `report` and `final_info` are available. Memory does not depend on the file's length.
     """
 
-    def __init__(self, path: str | Path, *, decoder: str, fps: Fraction | None, strict: bool) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        decoder: str = "pyav",
+        fps: Fraction | None = None,
+        strict: bool = False,
+        isolate: bool | None = None,
+    ) -> None:
+        self._decoder_class = decoder_class(decoder)
         self.path = path
         self.strict = strict
         self.decoder = decoder
+        self._fps = fps
+        self._isolate = decoder in UNTRUSTED if isolate is None else isolate
+        self._access: Access | None = None
         self._promise: Promise = examine(path, fps=fps)
         self.info: VideoInfo = replace(self._promise.info, decoder=decoder)
         self._report: DecodeReport | None = None
@@ -63,6 +88,9 @@ class Video:
         if self._open is not None:
             self._open.close()
             self._open = None
+        if self._access is not None:
+            self._access.close()
+            self._access = None
 
     @property
     def report(self) -> DecodeReport:
@@ -84,11 +112,10 @@ class Video:
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        from vidtad.video.pyav import PyavDecoder
-
-        self.close()
+        if self._open is not None:
+            self._open.close()
         self._report = None
-        source: Decoder = PyavDecoder(self.path, self.info.rotation)
+        source = self._source()
         self._open = source
         walk = _Walk(self, self._promise, source)
         try:
@@ -98,6 +125,32 @@ class Video:
         self._report = walk.report()
         if self.strict and (self._report.broke_at_s is not None):
             raise InputError(self._report.warnings[-1])
+
+
+    def at(self, times_s: Sequence[float]) -> list[Frame]:
+        """For each time in seconds the frame nearest to it (of two the earlier), in the order given.
+
+        The frames are those of a sequential pass, to the pixel; times outside the video give its first or last
+        frame. With pyav this seeks (`Frame.index` then counts packets in presentation order); where seeking is
+        not exact, and with the other decoders, the file is walked from the start. Raises InputError like
+        iterating.
+        """
+        if self._access is None:
+            seeking = self.decoder == "pyav" and not self._isolate
+            self._access = Access(self.path, self._promise, self._frames_anew, seeking)
+        return self._access.at(times_s)
+
+    def _frames_anew(self) -> Iterator[Frame]:
+        source = self._source()
+        try:
+            yield from _Walk(self, self._promise, source).frames()
+        finally:
+            source.close()
+
+    def _source(self) -> Decoder:
+        if self._isolate:
+            return IsolatedDecoder(self.path, self._promise, name=self.decoder, fps=self._fps)
+        return self._decoder_class(self.path, self._promise)  # type: ignore[call-arg]
 
 
 class _Walk:
@@ -163,8 +216,6 @@ class _Walk:
 
     def _other_stream_reaches(self, promised_s: float) -> bool:
         """Whether sound or subtitles fill the time the container promises beyond the video."""
-        from vidtad.video.probe import open_container
-
         with open_container(self.video.path) as container:
             start = (container.start_time or 0) / 1_000_000
             others = [s for s in container.streams if s.type != "video"]
