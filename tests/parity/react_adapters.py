@@ -1,8 +1,7 @@
-"""Golden fixtures of ReAct: the network, its sampling op, windows, post-processing and losses."""
+"""Golden fixtures of ReAct: the network, its sampling op, windows and losses."""
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +13,16 @@ from tests.parity import seeded
 from vidtad.models.deformable import DeformableAttention, deformable_sample
 from vidtad.models.loading import load_exactly
 from vidtad.models.react import ReAct, ReActConfig, ReActOutput, load_released
-from vidtad.postprocess import (
-    REACT,
-    Detections,
-    Nms,
-    react_candidates,
-    react_detections,
-    soft_nms,
-    suppress,
+from vidtad.models.react_losses import (
+    LossConfig,
+    Match,
+    Pairs,
+    ReActCriterion,
+    Targets,
+    contrastive_regions,
+    match,
+    match_cost,
+    roi_align,
 )
 from vidtad.windows import react_windows, retain
 
@@ -222,107 +223,113 @@ def windows(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarra
     return outputs
 
 
-def table(found: Detections, n_snippets: int) -> np.ndarray:
-    """Rows start, end, score, class, with times as fractions of the video."""
-    columns = (found.segments / n_snippets, found.scores[:, None], found.labels[:, None])
-    return np.concatenate(columns, axis=1, dtype=np.float64)
-
-
-def postproc(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
-    c = manifest["config"]
-    outputs: dict[str, np.ndarray] = {}
-    for name in (name for name in io if name.startswith("out.")):
-        steps = r"(merged|softnms_sigma(.+)_top(\d+)_min(.+))$"
-        found = re.match(r"out\.thr([\d.e-]+)\.(video_(\d+))\." + steps, name)
-        assert found, name
-        threshold, video, number, kind, sigma, top, minimum = found.groups()
-        n = int(io["video_snippets"][int(number)])
-        cuts = react_windows(n, c["clip_len"], c["stride_rate"])
-        for w, cut in enumerate(cuts):
-            assert io[f"{video}.window_{w}.snippets"] == cut.stop - cut.start
-        segments, scores = (
-            np.stack([io[f"{video}.window_{w}.{part}"] for w in range(len(cuts))])
-            for part in ("segments", "scores")
-        )
-        if kind == "merged":
-            outputs[name] = table(react_candidates(segments, scores, cuts, float(threshold)), n)
-            continue
-        rule = replace(REACT, sigma=float(sigma), top_k=int(top), min_score=float(minimum))
-        kept = react_detections(segments, scores, cuts, min_score=float(threshold), rule=rule)
-        outputs[name] = table(kept, n)
-    return outputs
-
-
-def suppressed(manifest: Manifest, io: Arrays, case: str, how: str) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and (start, end, score) rows for one case in one pool, such as `soft-linear@0.5`."""
-    if f"{case}.segs" in io:
-        segments, scores = io[f"{case}.segs"], io[f"{case}.scores"]
-    else:
-        count = int(re.search(r"N=(\d+)", manifest["inputs"][case])[1])  # type: ignore[index]
-        centre, length, score = (
-            seeded.array(f"input:nms.{part}", (count,), manifest["seed"])
-            for part in ("center", "length", "score")
-        )
-        centre, half = (centre - 0.5) * 2304, ((length - 0.5) ** 2 * 60 + np.float32(0.25)) / 2
-        segments, scores = np.stack([centre - half, centre + half], axis=1), (score - 0.5) ** 3
-    kind, _, argument = how.partition("@")
-    minimum = float(argument[3:]) if argument.startswith("min") else 0.001
-    rule = Nms(
-        method=kind.removeprefix("soft-"),  # type: ignore[arg-type]
-        sigma=manifest["config"]["sigma"],
-        iou_threshold=0.0 if argument.startswith("min") or not argument else float(argument),
-        min_score=0.0 if kind == "hard" else minimum,
-        top_k=len(scores),
+def loss_config(c: dict[str, Any]) -> LossConfig:
+    return LossConfig(
+        segment=c["coef_l1"],
+        iou=c["coef_iou"],
+        classification=c["coef_ce"],
+        quality=c["coef_quality"],
+        ace_decoder=c["coef_acedec"],
+        ace_encoder=c["coef_aceenc"],
+        iou_decay=c["coef_iou_decay"],
+        match_class=c["match_cost"]["class"],
+        match_segment=c["match_cost"]["l1"],
+        match_iou=c["match_cost"]["iou"],
     )
-    order = np.arange(len(scores))
-    if kind == "hard":
-        # The extension sorts with torch, which leaves the order of equal scores open; ours keeps input order.
-        order = torch.from_numpy(scores).argsort(descending=True).numpy()
-    rows, decayed = suppress(segments[order], scores[order], rule)
-    rows = order[rows]
-    return rows, np.concatenate([segments[rows], decayed[:, None]], axis=1)
 
 
-def softnms(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
-    batched = manifest["config"]["batched"]
+def targets_of(io: Arrays, windows: int) -> Targets:
+    rows = [io[f"gt_{i}"].reshape(-1, 3) for i in range(windows)]
+    table = torch.from_numpy(np.concatenate(rows))
+    window = torch.repeat_interleave(torch.tensor([len(r) for r in rows]))
+    return Targets(table[:, 1:], table[:, 0].long(), window)
+
+
+def matching(output: ReActOutput, targets: Targets, config: LossConfig) -> dict[str, np.ndarray]:
     outputs: dict[str, np.ndarray] = {}
-    for name in io:
-        # The dot of a number separates nothing: `ties.hard@0.5.inds` is (`ties`, `hard@0.5`, `inds`).
-        case, rest = name.split(".", 1)
-        if "." not in rest:
-            continue
-        how, leaf = rest.rsplit(".", 1)
-        if case == "batched":
-            pooling, kind, *vote = how.split("_")
-            rule = Nms(
-                method="gaussian" if kind == "soft" else "hard",
-                sigma=batched["sigma"],
-                iou_threshold=batched["iou_threshold"],
-                min_score=batched["min_score"],
-                top_k=batched["max_seg_num"],
-                class_agnostic=pooling == "agnostic",
-                voting=float(vote[0][4:]) if vote and vote[0].startswith("vote") else None,
-            )
-            inputs = (io[f"batched.{part}"] for part in ("segs", "scores", "labels"))
-            kept = soft_nms(*inputs, rule)
-            outputs[name] = dict(zip(("segs", "scores", "labels"), kept, strict=True))[leaf]
-            continue
-        rows, detections = suppressed(manifest, io, case, how)
-        outputs[name] = {
-            "inds": rows,
-            "dets": detections,
-            "count": np.array([len(rows)]),
-            "inds_head": rows[:300],
-            "dets_head": detections[:300],
-            "dets_every50": detections[::50],
-        }[leaf]
+    cost = match_cost(
+        output.logits, output.segments, targets.bounds().float(), targets.labels, config
+    ).detach()
+    for index, matched in enumerate(match(output.logits, output.segments, targets, config)):
+        outputs[f"match.layer{index}.cost"] = cost[index].numpy()
+        for window in range(output.logits.shape[1]):
+            mine = matched.window == window
+            first = int((targets.window < window).sum())
+            pair = torch.stack([matched.query[mine], matched.target[mine] - first])
+            outputs[f"match.layer{index}.window{window}"] = pair.numpy()
     return outputs
+
+
+def detection_losses(manifest: Manifest, io: Arrays) -> dict[str, np.ndarray]:
+    model = network(manifest).train()
+    criterion = ReActCriterion(loss_config(manifest["config"]))
+    features, mask = windows_of(manifest, io)
+    targets = targets_of(io, len(features))
+    output = model(features, mask)
+    terms = criterion.detection(model, output, targets)
+    outputs = matching(output, targets, criterion.config)
+    last: Match = match(output.logits, output.segments, targets, criterion.config)[-1]
+    hidden = criterion.ground_truth_hidden(model, output, targets, last)
+    total = sum(value for name, value in terms.items() if "loss" in name)
+    for name in ("seg_loss", "iou_loss", "quality_loss", "iou_decay"):
+        (grad,) = torch.autograd.grad(terms[name], output.segments, retain_graph=True)
+        outputs[f"termgrad.{name}.segments"] = grad[-1].numpy()
+    (grad,) = torch.autograd.grad(terms["ce_loss"], output.logits, retain_graph=True)
+    outputs["termgrad.ce_loss.cls_logits"] = grad[-1].numpy()
+    total.backward()
+    grads = {
+        name: np.zeros(p.shape, np.float32) if p.grad is None else p.grad.numpy()
+        for name, p in model.named_parameters()
+    }
+    return {
+        **outputs,
+        **{f"grad.{name}": grad for name, grad in grads.items()},
+        "grad.norms": np.array([np.linalg.norm(grads[str(name)]) for name in io["grad.names"]]),
+        "loss.values": np.array([terms[str(name)].item() for name in io["loss.names"]]),
+        "loss.total": np.array(total.item()),
+        "loss.total_with_iou_decay": np.array(sum(value.item() for value in terms.values())),
+        "feed_gt.hidden": torch.stack(hidden).detach().numpy(),
+        "pred.cls_logits": output.logits.detach().numpy(),
+        "pred.segments": output.segments.detach().numpy(),
+    }
+
+
+def contrastive_losses(manifest: Manifest, io: Arrays) -> dict[str, np.ndarray]:
+    model = network(manifest).train()
+    own, _ = windows_of(manifest, io)
+    total = own.shape[1]
+    others = np.zeros((2 * len(own), *own.shape[1:]), np.float32)
+    for k, kind in enumerate(("pos", "neg")):
+        for i in range(len(own)):
+            rows = io[f"ace_enc.{kind}_{i}"]
+            others[k * len(own) + i, : len(rows)] = rows
+    features = torch.cat([own, torch.from_numpy(others)])
+    segments = (
+        torch.from_numpy(io[f"ace_enc.{name}"])
+        for name in ("query_segment", "pos_segment", "neg_segment", "inner_segments")
+    )
+    pairs = Pairs(features, *segments)
+    criterion = ReActCriterion(loss_config(manifest["config"]))
+    regions = contrastive_regions(pairs, total)
+    terms = criterion.contrastive(model, pairs)
+    terms["aceenc_loss"].backward()
+    with torch.no_grad():
+        aligned = roi_align(model.input_proj(features), regions)
+    return {
+        "ace_enc.rois": regions.numpy(),
+        "ace_enc.roi_features": aligned.numpy(),
+        "ace_enc.loss": np.array(terms["aceenc_loss"].item()),
+        **{f"ace_enc.grad.{n}": p.grad.numpy() for n, p in model.named_parameters() if p.grad is not None},
+    }
+
+
+def losses(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    return {**detection_losses(manifest, io), **contrastive_losses(manifest, io)}
 
 
 ADAPTERS = {
     "react": react,
     "deform_attn_1d": deform_attn_1d,
     "react_windows": windows,
-    "react_postproc": postproc,
-    "softnms_1d": softnms,
+    "react_losses": losses,
 }
