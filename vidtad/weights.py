@@ -47,7 +47,7 @@ class Layout:
 
 LAYOUTS: dict[str, Layout] = {
     "plain": Layout(),
-    "torch": Layout(wrappers=("state_dict", "model_state_dict", "model"), prefix="module."),
+    "torch": Layout(("state_dict", "model_state", "model_state_dict", "model", "blobs"), prefix="module."),
     "react": Layout(wrappers=("state_dict",), drop=(r"transformer\.decoder\.segment_embed\.",)),
     "actionformer": Layout(wrappers=("state_dict_ema", "state_dict"), prefix="module."),
     "opentad": Layout(wrappers=("state_dict_ema", "state_dict"), prefix="module."),
@@ -111,6 +111,15 @@ def state_dict(checkpoint: Any, layout: str | Layout = "torch") -> "dict[str, Te
     while rules.prefix and all(key.startswith(rules.prefix) for key in weights):
         weights = {key[len(rules.prefix) :]: value for key, value in weights.items()}
     return weights
+
+
+def read_state_dict(path: Path, layout: str | Layout = "torch") -> "dict[str, Tensor]":
+    """The network's tensors in the checkpoint file `path`. Raises InputError, naming the file, when it has none."""
+    checkpoint = read_checkpoint(path)
+    try:
+        return state_dict(checkpoint, layout)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _read_gzip(path: Path, size: int) -> Any:
