@@ -82,9 +82,6 @@ def load_extractor(
     `random:SEED`, a checkpoint id, or the path of a checkpoint file in a published layout. `fps` resamples; None
     keeps the preset's choice. Raises InputError for an unknown name or unfit weights, RunError for a failed fetch.
     """
-    from vidtad import checkpoints
-    from vidtad.weights import read_state_dict
-
     preset = find(name)
     changes: dict[str, Any] = {"window": window, "stride": stride}
     if fps is not None:
@@ -95,14 +92,17 @@ def load_extractor(
             raise InputError(f"--weights {weights}: the seed must be a whole number, as in random:0")
         state = random_weights(name, int(seed))
         return LoadedExtractor(build(name, state, device=device, **changes), f"random:{seed}", digest(state))
+    from vidtad.checkpoints import fetch
+    from vidtad.weights import read_checkpoint, state_dict
+
     if weights is not None and Path(weights).is_file():
         path, identity = Path(weights), Path(weights).name
     else:
         identity = weights or next(iter(preset.checkpoints), "")
         if not identity:
             raise InputError(f"extractor {name} has no published weights; pass --weights FILE or --weights random")
-        path = checkpoints.fetch(identity)
-    extractor = build(name, read_state_dict(path), device=device, **changes)
+        path = fetch(identity)
+    extractor = build(name, state_dict(read_checkpoint(path)), device=device, **changes)
     return LoadedExtractor(extractor, identity, sha256(path))
 
 
