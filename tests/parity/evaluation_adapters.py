@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from vidtad.errors import InputError
+from vidtad.evaluation import evaluate
 from vidtad.evaluation.align import align
+from vidtad.evaluation.epic import NOUN_STRIDE, TASKS, relabel
+from vidtad.evaluation.proposals import opentad_grid, proposal_recall
 from vidtad.evaluation.protocols import PROTOCOLS
 from vidtad.evaluation.temporal import class_slices, find_pairs, match, score
 from vidtad.formats.reading import read_annotations, read_predictions
@@ -86,4 +89,82 @@ def ranked(aligned: Any) -> Numbers:
     return out
 
 
-ADAPTERS = {"anet_map": anet_map}
+def proposals_ar_an(manifest: dict[str, Any], io: Mapping[str, np.ndarray], folder: Path) -> Numbers:
+    out: Numbers = {}
+    for case in cases(folder):
+        asked = json.loads((case / "expected.json").read_text())
+        tables = read_annotations(case / "gt.json"), read_predictions(case / "preds.json")
+        for name in ("activitynet", "opentad"):
+            aligned = align(*tables, PROTOCOLS[name], asked["subset"])
+            for number, run in enumerate(asked[name]):
+                prefix = f"{case.name}/{name}/{number}"
+                budget = run["max_avg_nr_proposals"]
+                grid = opentad_grid(budget) if name == "opentad" else None
+                result = proposal_recall(aligned, budget, grid=grid)
+                out[f"{prefix}/recall"] = result.recall
+                out[f"{prefix}/average_recall"] = result.average_recall
+                out[f"{prefix}/proposals_per_video"] = result.proposals_per_video
+                if name == "activitynet":
+                    out[f"{prefix}/area"] = result.area
+                    out[f"{prefix}/auc_percent"] = result.auc_percent
+                    continue
+                for metric in run["metrics"]:
+                    value = result.auc_percent / 100 if metric == "AUC" else result.at(int(metric[3:]))
+                    out[f"{prefix}/metrics/{metric}"] = value
+    return out
+
+
+def epic_map(manifest: dict[str, Any], io: Mapping[str, np.ndarray], folder: Path) -> Numbers:
+    truth, predicted = read_annotations(folder / "annotations.csv"), read_predictions(folder / "submission.json")
+    rules = PROTOCOLS["epic"]
+    out: Numbers = {"num_nouns": NOUN_STRIDE}
+    for task in TASKS:
+        aligned = align(relabel(truth, task), relabel(predicted, task), rules)
+        result = score(aligned)
+        out |= {f"tasks/{task}/ap/{name}": row for name, row in zip(result.classes, result.ap, strict=True)}
+        out[f"tasks/{task}/mAP"] = result.mAP
+        out[f"tasks/{task}/average_mAP"] = result.average_mAP
+        out[f"tasks/{task}/n_classes"] = len(result.classes)
+        out[f"tasks/{task}/n_predictions_kept"] = len(aligned.order)
+    whole = evaluate(truth, predicted, rules)
+    return out | {f"printed/{name}": value for name, value in whole.details["challenge"].items()}
+
+
+def ego4d_mq(manifest: dict[str, Any], io: Mapping[str, np.ndarray], folder: Path) -> Numbers:
+    flat, wrapped = (read_annotations(folder / name) for name in ("gt.json", "gt_activitynet_layout.json"))
+    asked = json.loads((folder / "expected.json").read_text())
+    out: Numbers = {}
+    for order in ("sorted", "file_order"):
+        predicted = read_predictions(folder / f"preds_{order}.json")
+        result = evaluate(flat, predicted, PROTOCOLS["ego4d"], asked.get("subset"))
+        prefix = f"{order}/ego4d_detection"
+        out |= {f"{prefix}/ap/{name}": row for name, row in zip(result.classes, result.ap, strict=True)}
+        out |= {f"{prefix}/mAP": result.mAP, f"{prefix}/average_mAP": result.average_mAP}
+        out[f"{order}/ego4d_retrieval/recall"] = result.details["retrieval"]["recall"]
+        for name in ("actionformer", "opentad"):
+            rules = replace(PROTOCOLS[name], tiou=PROTOCOLS["ego4d"].tiou)
+            numbers = temporal_numbers(wrapped, predicted, rules, None, (), asked[order][name])
+            out |= {f"{order}/{name}/{path}": value for path, value in numbers.items()}
+    return out
+
+
+def thumos_evalkit(manifest: dict[str, Any], io: Mapping[str, np.ndarray], folder: Path) -> Numbers:
+    asked = json.loads((folder / "expected.json").read_text())
+    truth, predicted = read_annotations(folder / "annotation"), read_predictions(folder / "detections.txt")
+    out: Numbers = {}
+    for name, preset in (("evalkit_20150930", "thumos14-kit"), ("evalkit_2014", "thumos14-kit-2014")):
+        rules = replace(PROTOCOLS[preset], tiou=tuple(asked["thresholds"]))
+        result = evaluate(truth, predicted, rules)
+        out["classes"] = list(result.classes)
+        out[f"{name}/mAP"] = result.mAP
+        out |= {f"{name}/ap/{label}": row for label, row in zip(result.classes, result.ap, strict=True)}
+    return out
+
+
+ADAPTERS = {
+    "anet_map": anet_map,
+    "proposals_ar_an": proposals_ar_an,
+    "epic_map": epic_map,
+    "ego4d_mq": ego4d_mq,
+    "thumos_evalkit": thumos_evalkit,
+}

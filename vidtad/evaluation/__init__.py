@@ -3,6 +3,6 @@
 from vidtad.evaluation.files import evaluate_files
 from vidtad.evaluation.protocols import PROTOCOLS, Protocol, protocol_named
 from vidtad.evaluation.result import Evaluation
-from vidtad.evaluation.temporal import evaluate
+from vidtad.evaluation.scoring import evaluate
 
 __all__ = ["PROTOCOLS", "Evaluation", "Protocol", "evaluate", "evaluate_files", "protocol_named"]

@@ -8,6 +8,7 @@ import numpy as np
 from vidtad.errors import InputError
 from vidtad.evaluation.protocols import Protocol
 from vidtad.formats.tables import Annotations, Finding, Findings, Predictions
+from vidtad.formats.thumos import CLASS_IDS
 
 MILLISECOND = 1e-3
 
@@ -17,9 +18,9 @@ class Aligned:
     """One evaluation's columns. Predictions keep file order; `order` ranks them.
 
     classes, videos: names; the videos of the subset come first (`subset_videos` of them). gt_*: annotations;
-    pr_*: predictions: class, video (int64), start, end (s), score (float64). pr_row: row of each prediction
-    in the file's table, gt_row of each annotation. order: rows of predictions by class, then best score
-    first. total_predictions: before those of unknown classes were left out.
+    pr_*: predictions: class (int64, -1 outside the class set), video (int64), start, end (s), score
+    (float64). gt_row, pr_row: their rows in the tables they come from. order: rows of the predictions that
+    have a class, by class, then best score first.
     """
 
     protocol: Protocol
@@ -39,7 +40,6 @@ class Aligned:
     pr_score: np.ndarray
     pr_row: np.ndarray
     order: np.ndarray
-    total_predictions: int
     findings: tuple[Finding, ...]
 
     @property
@@ -95,10 +95,8 @@ def align(
     )
     pr_keep = ~np.isin(predicted.video, [i for i, name in enumerate(pr_videos) if name in gone])
     pr_rows = np.flatnonzero(pr_keep)
-    total = len(pr_rows)
     labels = prediction_labels(predicted, truth, findings)
     to_class = _prediction_classes(labels, predicted, truth, label_number, protocol, pr_rows, findings)
-    pr_rows = pr_rows[to_class[predicted.label[pr_rows]] >= 0]
     pr = predicted.select(pr_rows)
     report_videos(truth, predicted, pr_videos, pr_rows, chosen, findings)
     pr_class = to_class[pr.label]
@@ -119,8 +117,7 @@ def align(
         pr_end=pr.end,
         pr_score=pr.score,
         pr_row=pr_rows,
-        order=rank(pr_class, pr.score, protocol.ties),
-        total_predictions=total,
+        order=rank_known(pr_class, pr.score, protocol.ties),
         findings=(*truth.findings, *predicted.findings, *findings.result()),
     )
 
@@ -129,6 +126,12 @@ def rank(group: np.ndarray, score: np.ndarray, ties: str) -> np.ndarray:
     """Rows by group, then by falling score; `ties` says which of two equal ones comes first."""
     position = np.arange(len(score))
     return np.lexsort((position if ties == "earlier_first" else -position, -score, group))
+
+
+def rank_known(group: np.ndarray, score: np.ndarray, ties: str) -> np.ndarray:
+    """As `rank`, without the rows of a negative group."""
+    order = rank(group, score, ties)
+    return order[int((group < 0).sum()) :]
 
 
 def choose_subset(truth: Annotations, predicted: Predictions, subset: str | None, findings: Findings) -> str:
@@ -209,10 +212,14 @@ def prediction_labels(predicted: Predictions, truth: Annotations, findings: Find
     if not predicted.numbered:
         return predicted.labels
     by_number = {str(number): name for name, number in truth.label_ids.items()}
+    kit = CLASS_IDS.keys() >= set(truth.labels) - {"Ambiguous"}
+    if not by_number and kit and not set(predicted.labels) <= set(map(str, range(len(CLASS_IDS)))):
+        by_number = {str(number): name for name, number in CLASS_IDS.items()}
     if not by_number:
         by_number = {str(number): name for number, name in enumerate(sorted(truth.labels))}
         findings.add("class numbers without a table", "taken as positions in the sorted class names", serious=False)
-    return tuple(by_number.get(label, label) for label in predicted.labels)
+    own = set(truth.labels)
+    return tuple(label if label in own else by_number.get(label, label) for label in predicted.labels)
 
 
 def report_videos(

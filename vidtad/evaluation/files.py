@@ -8,8 +8,9 @@ from pathlib import Path
 from vidtad.errors import InputError
 from vidtad.evaluation.protocols import Protocol, Ties, protocol_named
 from vidtad.evaluation.result import Evaluation
-from vidtad.evaluation.temporal import evaluate
-from vidtad.formats.reading import read_annotations, read_predictions, read_text
+from vidtad.evaluation.scoring import evaluate
+from vidtad.formats.document import read_text
+from vidtad.formats.reading import read_annotations, read_predictions
 from vidtad.formats.tables import Annotations
 
 

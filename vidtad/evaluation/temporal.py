@@ -28,7 +28,7 @@ class Matching:
     taken_by: np.ndarray
 
 
-def evaluate(
+def evaluate_temporal(
     truth: Annotations,
     predicted: Predictions,
     protocol: Protocol,
@@ -51,7 +51,7 @@ def score(aligned: Aligned) -> Evaluation:
         ap=ap,
         videos=aligned.annotated_videos,
         instances=len(aligned.gt_class),
-        predictions=aligned.total_predictions,
+        predictions=len(aligned.pr_class),
         recall=recall_at(aligned, pairs),
         findings=aligned.findings,
         ties=ties_effect(aligned, pairs),
@@ -142,26 +142,20 @@ def ties_effect(aligned: Aligned, pairs: Pairs) -> TiesEffect | None:
     equal.
     """
     order = aligned.order
-    score_, class_ = aligned.pr_score[order], aligned.pr_class[order]
-    equal = (score_[1:] == score_[:-1]) & (class_[1:] == class_[:-1])
+    scores, classes = aligned.pr_score[order], aligned.pr_class[order]
+    equal = (scores[1:] == scores[:-1]) & (classes[1:] == classes[:-1])
     tied = np.r_[False, equal] | np.r_[equal, False]
     if not tied.any():
         return None
     best = np.zeros(len(order))
     np.maximum.at(best, pairs.prediction, pairs.tiou)
-    rank_of = np.empty(len(order), np.int64)
-    rank_of[order] = np.arange(len(order))
-    other = "earlier_first" if aligned.protocol.ties == "later_first" else "later_first"
-    position = np.arange(len(order))
-    by_file = {"earlier_first": position, "later_first": -position}
-    results = {}
-    for name, key in (("other", by_file[other]), ("low", best[rank_of]), ("high", -best[rank_of])):
-        again = np.lexsort((key, -aligned.pr_score, aligned.pr_class))
+    by_file = order if aligned.protocol.ties == "later_first" else -order
+    results = [float(average_precision(aligned, match(aligned, pairs)).mean())]
+    for preference in (by_file, best, -best):
+        again = np.lexsort((preference, -scores, classes))
         new_rank = np.empty(len(order), np.int64)
-        new_rank[again] = position
-        moved = ordered_pairs(new_rank[order[pairs.prediction]], pairs.annotation, pairs.tiou)
-        changed = replace(aligned, order=again)
-        results[name] = float(average_precision(changed, match(changed, moved)).mean(axis=0).mean())
-    own = float(average_precision(aligned, match(aligned, pairs)).mean(axis=0).mean())
-    values = [own, *results.values()]
-    return TiesEffect(aligned.protocol.ties, int(tied.sum()), results["other"], min(values), max(values))
+        new_rank[again] = np.arange(len(order))
+        moved = ordered_pairs(new_rank[pairs.prediction], pairs.annotation, pairs.tiou)
+        changed = replace(aligned, order=order[again])
+        results.append(float(average_precision(changed, match(changed, moved)).mean()))
+    return TiesEffect(aligned.protocol.ties, int(tied.sum()), results[1], min(results), max(results))

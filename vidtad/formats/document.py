@@ -11,6 +11,16 @@ from vidtad.errors import InputError
 from vidtad.formats.tables import Findings, index_names
 
 
+def read_text(path: Path) -> str:
+    """The file as UTF-8 text. Raises InputError when it is missing, unreadable or something else."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file in UTF-8") from error
+
+
 def parse_json(text: str, path: Path, findings: Findings) -> Any:
     """Parse JSON text; a key that occurs twice in one object is a finding (the last one counts, as in every
     JSON reader). Raises InputError when the text is not JSON."""

@@ -138,11 +138,13 @@ class Predictions(_Segments):
     """Scored segments. score: float64, higher is better, finite. Not rounded, not sorted.
 
     videos may hold names without a row (an empty list in the file). numbered: the labels are the data set's
-    own class numbers, to be named through the ground truth. extra, source, findings as in `Annotations`.
+    own class numbers, to be named through the ground truth. retrieval: a second list meant for recall only
+    (Ego4D). extra, source, findings as in `Annotations`.
     """
 
     score: np.ndarray = field(default_factory=lambda: np.zeros(0))
     numbered: bool = False
+    retrieval: "Predictions | None" = None
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
     source: str = "memory"
     findings: tuple[Finding, ...] = ()
