@@ -1,0 +1,182 @@
+"""`vidtad extract` and `vidtad detect` end to end on generated clips, through the command line."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.bundles import seeded_react
+from tests.clips import numbered_frames, write_clip, write_sound
+from vidtad.cli import app
+from vidtad.timeline import read_timeline
+
+SMALL = {"width": 32, "heads": 4, "queries": 8, "clip_len": 16, "feed_forward": 64}
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clips") / "clip.mp4", numbered_frames(150), 25)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return seeded_react(tmp_path_factory.mktemp("bundles") / "seeded.safetensors", **SMALL)
+
+
+def test_video_to_timeline(clip: Path, bundle: Path, tmp_path: Path) -> None:
+    result = run("detect", clip, "--model", bundle, "--out", tmp_path)
+    assert result.exit_code == 0, result.stderr
+    timeline = read_timeline(tmp_path / "clip.json")
+    segments = timeline.results["clip"]
+    assert segments and all(0 <= s.start_s < s.end_s <= 6.0 for s in segments)
+    assert {s.label for s in segments} <= {"jump", "wave", "walk"}
+    assert timeline.videos["clip"].frames == 150 and timeline.videos["clip"].duration_s == pytest.approx(6.0)
+    assert timeline.detector["random_weights"] is True
+    rows = list(csv.DictReader((tmp_path / "clip.csv").open()))
+    assert len(rows) == len(segments) and float(rows[0]["score"]) == segments[0].score
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.csv", "clip.json"]
+
+
+def test_two_steps_give_the_same_timeline_as_one(clip: Path, tmp_path: Path) -> None:
+    bundle = seeded_react(tmp_path / "b.safetensors", embed=False, **SMALL)
+    weights = ("--weights", "random:7")
+    assert run("extract", clip, "--extractor", "tiny3d", *weights, "--out", tmp_path / "f").exit_code == 0
+    assert run("detect", tmp_path / "f", "--model", bundle, "--out", tmp_path / "two").exit_code == 0
+    assert run("detect", clip, "--model", bundle, *weights, "--out", tmp_path / "one").exit_code == 0
+    one, two = (read_timeline(tmp_path / folder / "clip.json") for folder in ("one", "two"))
+    assert one.results == two.results
+
+
+def test_the_default_input_is_the_features_folder(
+    clip: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nothing = run("detect", "--model", bundle)
+    assert nothing.exit_code == 2 and "vidtad extract" in nothing.stderr
+    assert run("extract", clip, "--extractor", "tiny3d", "--weights", "random").exit_code == 0
+    assert run("detect", "--model", bundle).exit_code == 0
+    assert read_timeline(tmp_path / "timelines" / "clip.json").results["clip"]
+
+
+def test_out_dash_prints_json_alone(clip: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("detect", clip, "--model", bundle, "--out", "-")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["results"]["clip"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_timeline_is_kept_and_another_is_not_replaced(clip: Path, bundle: Path, tmp_path: Path) -> None:
+    command = ("detect", clip, "--model", bundle, "--out", tmp_path)
+    assert run(*command).exit_code == 0
+    written = (tmp_path / "clip.json").stat().st_mtime_ns
+    assert run(*command).exit_code == 0
+    assert (tmp_path / "clip.json").stat().st_mtime_ns == written
+    other = run(*command, "--min-score", "0.01")
+    assert other.exit_code == 2 and "--overwrite" in other.stderr
+    assert run(*command, "--min-score", "0.01", "--overwrite").exit_code == 0
+
+
+def test_foreign_features_need_three_numbers(bundle: Path, tmp_path: Path) -> None:
+    width = json.loads(run("models", "show", bundle, "--json").stdout)["channels"][0][1]
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, width)).astype(np.float32))
+    assert run("detect", tmp_path / "x.npy", "--model", bundle, "--out", tmp_path / "t").exit_code == 2
+    partial = run("detect", tmp_path / "x.npy", "--model", bundle, "--fps", 25, "--out", tmp_path / "t")
+    assert partial.exit_code == 2 and "--stride" in partial.stderr
+    result = run(
+        *("detect", tmp_path / "x.npy", "--model", bundle, "--out", tmp_path / "t"),
+        *("--fps", 25, "--stride", 4, "--window", 16),
+    )
+    assert result.exit_code == 0, result.stderr
+
+
+def test_a_batch_finishes_the_good_and_lists_the_bad(clip: Path, bundle: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_text("no video")
+    result = run("detect", broken, clip, "--model", bundle, "--out", tmp_path / "t", "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert list(document["results"]) == ["clip"] and list(document["failed"]) == [str(broken)]
+    assert sorted(path.name for path in (tmp_path / "t").iterdir()) == ["clip.csv", "clip.json"]
+
+
+def bad_inputs(folder: Path) -> dict[str, Path]:
+    (folder / "text.mp4").write_text("this is not a video\n" * 50)
+    (folder / "empty.mp4").touch()
+    write_sound(folder / "sound.mp4")
+    (folder / "folder.mp4").mkdir()
+    np.save(folder / "narrow.npy", np.zeros((20, 3), dtype=np.float32))
+    (folder / "broken.npy").write_bytes(b"\x93NUMPY")
+    return {path.name: path for path in folder.iterdir()} | {"missing": folder / "missing.mp4"}
+
+
+@pytest.mark.parametrize("command", ["extract", "detect"])
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("missing", "no such file"),
+        ("text.mp4", "not a video"),
+        ("empty.mp4", "empty"),
+        ("sound.mp4", "no video stream"),
+        ("folder.mp4", "no video"),
+    ],
+)
+def test_bad_input_is_one_sentence(command: str, name: str, sentence: str, bundle: Path, tmp_path: Path) -> None:
+    path = bad_inputs(tmp_path)[name]
+    out = tmp_path / "out"
+    model = ("--model", bundle) if command == "detect" else ("--extractor", "tiny3d", "--weights", "random")
+    result = run(command, path, *model, "--out", out)
+    assert result.exit_code == 2, result.output
+    lines = [line for line in result.stderr.splitlines() if "random weights" not in line]
+    assert len(lines) == 1 and sentence in lines[0] and "Traceback" not in result.output
+    assert result.stdout == "" and not out.exists()
+
+
+def test_features_of_the_wrong_width_are_refused(bundle: Path, tmp_path: Path) -> None:
+    path = bad_inputs(tmp_path)["narrow.npy"]
+    result = run(
+        *("detect", path, "--model", bundle, "--fps", 25, "--stride", 4, "--window", 16),
+        *("--out", tmp_path / "out"),
+    )
+    assert result.exit_code == 2 and "rows are 3 wide" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_features_of_another_sampling_are_refused(clip: Path, bundle: Path, tmp_path: Path) -> None:
+    extract = ("extract", clip, "--extractor", "tiny3d", "--weights", "random", "--stride", 7, "--out", tmp_path / "f")
+    assert run(*extract).exit_code == 0
+    result = run("detect", tmp_path / "f", "--model", bundle, "--out", tmp_path / "out")
+    assert result.exit_code == 2 and "every 7" in result.stderr and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["detect", "x.mp4", "--model", "raect"], "react"),
+        (["extract", "x.mp4", "--extractor", "i3dd"], "i3d"),
+        (["extract", "x.mp4", "--fps", "fast"], "frame rate"),
+        (["extract", "x.mp4", "--device", "cdua", "--weights", "random"], "cuda"),
+        (["detct"], "detect"),
+        (["extract", "x.mp4", "--strid", "4"], "--stride"),
+    ],
+)
+def test_misspellings_name_the_near_ones(
+    arguments: list[str], expected: str, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.mp4").write_bytes(clip.read_bytes())
+    result = run(*arguments)
+    assert result.exit_code == 2 and expected in result.stderr and "Traceback" not in result.output
+
+
+def test_help_has_an_example_for_every_command() -> None:
+    for command in ("extract", "detect", "evaluate", "demo", "info", "models list", "models show", "models fetch"):
+        result = run(*command.split(), "--help")
+        assert result.exit_code == 0 and "Example: vidtad" in " ".join(result.stdout.split()), command
