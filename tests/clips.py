@@ -1,5 +1,6 @@
 """Clips made for tests with PyAV: every frame carries its own number, so a wrong frame is seen exactly."""
 
+import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Any
 import numpy as np
 
 BITS = 10
+# The AV1 encoder writes a page about itself to the error output otherwise.
+os.environ.setdefault("SVT_LOG", "1")
 
 
 def numbered_frames(n: int, height: int = 96, width: int = 160, first: int = 0) -> list[np.ndarray]:
@@ -96,3 +99,91 @@ def _write_tone(out: Any, stream: Any, seconds: float) -> None:
         frame.sample_rate, frame.pts, frame.time_base = 16000, start, Fraction(1, 16000)
         out.mux(stream.encode(frame))
     out.mux(stream.encode(None))
+
+
+# Kinds a user may have, each with what must come out: see `Kind`.
+X264_OPEN_GOP = {"preset": "fast", "bf": "3", "g": "12", "x264-params": "open-gop=1:keyint=12:scenecut=0"}
+VFR_PTS = [100 * (k // 10) * 6 + (k % 10) * 33 + (k % 3) * 5 for k in range(60)]
+
+
+def clip_of_kind(kind: str, folder: Path) -> Path:
+    """Write a clip of 60 frames of one kind (a key of `KINDS`) into `folder`."""
+    name, fps, settings = KINDS[kind]
+    size = settings.get("size", (96, 160))
+    rest = {key: value for key, value in settings.items() if key not in ("size", "cut")}
+    path = write_clip(folder / name, numbered_frames(60, *size), fps, **rest)
+    if "cut" in settings:
+        return cut_by_edit_list(path, folder / f"cut_{name}", settings["cut"])
+    return path
+
+
+KINDS: dict[str, tuple[str, Fraction, dict[str, Any]]] = {
+    "plain": ("plain.mp4", Fraction(30), {}),
+    "ntsc open GOP": ("bframes.mp4", Fraction(30000, 1001), {"options": X264_OPEN_GOP}),
+    "variable rate": ("vfr.mp4", Fraction(30), {"pts": VFR_PTS, "time_base": Fraction(1, 1000)}),
+    "rotated 90": ("r90.mp4", Fraction(30), {"rotation": 90}),
+    "rotated 180": ("r180.mp4", Fraction(30), {"rotation": 180}),
+    "rotated 270": ("r270.mp4", Fraction(30), {"rotation": 270}),
+    "webm": (
+        "vp9.webm",
+        Fraction(30),
+        {"codec": "libvpx-vp9", "options": {"deadline": "realtime", "cpu-used": "8"}},
+    ),
+    "wrong extension": (
+        "really_webm.avi",
+        Fraction(30),
+        {
+            "codec": "libvpx-vp9",
+            "container_format": "webm",
+            "options": {"deadline": "realtime", "cpu-used": "8"},
+        },
+    ),
+    "avi B-frames": ("bframes.avi", Fraction(25), {"codec": "mpeg4", "options": {"bf": "2", "g": "12"}}),
+    "odd size": ("odd.mp4", Fraction(30), {"codec": "mpeg4", "size": (97, 163)}),
+    "10 bit": (
+        "ten.mp4",
+        Fraction(30),
+        {"codec": "libx265", "pix_fmt": "yuv420p10le", "options": {"x265-params": "log-level=none"}},
+    ),
+    "av1": (
+        "av1.mp4",
+        Fraction(30),
+        {"codec": "libsvtav1", "options": {"preset": "10", "svtav1-params": "lp=1"}},
+    ),
+    "mjpeg": ("mjpeg.avi", Fraction(30), {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
+    "fragmented": (
+        "fragmented.mp4",
+        Fraction(30),
+        {"container_options": {"movflags": "frag_keyframe+empty_moov+default_base_moof"}},
+    ),
+    "transport stream": (
+        "offset.ts",
+        Fraction(30),
+        {"options": {"g": "12", "bf": "2"}, "pts": [45 + k for k in range(60)]},
+    ),
+    "matroska with sound": ("sound.mkv", Fraction(30), {"sound_s": 2.0}),
+    "interlaced": (
+        "interlaced.mp4",
+        Fraction(25),
+        {"options": {"g": "12", "x264-params": "tff=1"}, "size": (96, 160)},
+    ),
+    "edit list": ("whole.mp4", Fraction(30), {"options": {"g": "12", "bf": "2"}, "cut": 17}),
+}
+
+
+def cut_by_edit_list(source: Path, path: Path, first: int) -> Path:
+    """Copy `source` from the keyframe before frame `first`, hidden up to it by an edit list."""
+    import av
+
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream = old.streams.video[0]
+        copy = new.add_stream_from_template(stream)
+        packets = [packet for packet in old.demux(stream) if packet.size]
+        keys = sorted(packet.pts for packet in packets if packet.is_keyframe)
+        cut = sorted(packet.pts for packet in packets)[first]
+        start = max(key for key in keys if key <= cut)
+        for packet in packets:
+            if packet.pts >= start:
+                packet.pts, packet.dts, packet.stream = packet.pts - cut, packet.dts - cut, copy
+                new.mux(packet)
+    return path

@@ -48,7 +48,7 @@ def read_plan(path: str | Path, promise: Promise) -> PacketPlan:
             if not packet.size or packet.is_discard:
                 continue
             if packet.is_corrupt:
-                doubt = doubt or "it is damaged"
+                doubt = doubt or "some of its packets are broken"
             if packet.pts is None:
                 doubt = doubt or "it carries no usable frame times"
                 continue

@@ -234,9 +234,9 @@ class _Walk:
         lost = self.source.damage.failures
         parts = []
         if lost:
-            parts.append(f"{lost} packets could not be decoded")
+            parts.append(f"{lost} packet{'s' * (lost != 1)} could not be decoded")
         if self.damaged:
-            parts.append(f"{self.damaged} frames may be smeared")
+            parts.append(f"{self.damaged} frame{'s' * (self.damaged != 1)} may be smeared")
         return said + (f" ({', '.join(parts)})" if parts else "")
 
     def report(self) -> DecodeReport:
