@@ -54,9 +54,9 @@ class Tiny3D(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(3, 16, (3, 3), (2, 2))
+        self.stem = nn.Sequential(nn.Conv2d(3, 32, 7, 4, 3), nn.ReLU(inplace=True))
         self.blocks = nn.Sequential(
-            _Block(16, 32, (2, 2)), _Block(32, 64, (1, 2)), _Block(64, 128, (1, 2)), _Block(128, 128, (1, 1))
+            _Block(32, 64, (2, 2)), _Block(64, 64, (1, 1)), _Block(64, 128, (1, 2)), _Block(128, 128, (1, 1))
         )
         self.mix = nn.Conv1d(256, 128, 3, padding=1)
         self.order = nn.Linear(128 * (WINDOW // 2), FEATURES)
