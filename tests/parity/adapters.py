@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from tests.parity import backbone_adapters, evaluation_adapters, postprocess_adapters, react_adapters
+from tests.parity import backbone_adapters, evaluation_adapters, frames_adapters, postprocess_adapters, react_adapters
 
 Adapter = Callable[[dict[str, Any], Mapping[str, np.ndarray], Path], dict[str, np.ndarray]]
 
 ADAPTERS: dict[str, Adapter] = {
     **backbone_adapters.ADAPTERS,
+    **frames_adapters.ADAPTERS,
     **react_adapters.ADAPTERS,
     **postprocess_adapters.ADAPTERS,
     **evaluation_adapters.ADAPTERS,

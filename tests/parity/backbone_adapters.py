@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.parity import seeded
-from vidtad.models import i3d
+from vidtad.models import bninception, i3d, r2plus1d, tsn
 
 Manifest = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]
@@ -52,29 +52,84 @@ def described(name: str, array: np.ndarray, entry: Mapping[str, Any]) -> dict[st
     return stored or {name: array}
 
 
-@torch.inference_mode()
-def i3d_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
-    network = i3d.load(weights(manifest)).eval()
+def wanted(case: str, maps: Mapping[str, Tensor], manifest: Manifest) -> dict[str, np.ndarray]:
+    """The outputs a manifest lists under `case/`, described as it says, from the tensors of that name."""
     outputs: dict[str, np.ndarray] = {}
-    for case in manifest["inputs"]:
-        wanted = {name.split("/")[1] for name in manifest["outputs"] if name.startswith(f"{case}/")}
-        maps = clip = drawn_input(case, manifest)
-        for point in network.end_points:
-            maps = network.get_submodule(point)(maps)
-            if point in wanted:
-                name = f"{case}/{point}"
-                outputs.update(described(name, maps.numpy(), manifest["outputs"][name]))
-        pooled = network.pool(maps)
-        computed = {
-            "pooled": pooled,
-            "feature": network.features(clip),
-            "logits": network.classify(pooled),
-            "feature_mean": maps.mean(dim=(2, 3, 4)),
-        }
-        outputs.update({f"{case}/{name}": computed[name].numpy() for name in computed if name in wanted})
-        if "feature_mean" in wanted:
-            assert torch.equal(pooled.mean(dim=2), computed["feature_mean"])
+    for name, entry in manifest["outputs"].items():
+        point = name.removeprefix(f"{case}/")
+        if point != name and point in maps:
+            outputs.update(described(name, maps[point].numpy(), entry))
     return outputs
 
 
-ADAPTERS = {"i3d": i3d_adapter}
+@torch.inference_mode()
+def i3d_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    network = i3d.load(weights(manifest), manifest["config"]["bn_eps"]).eval()
+    outputs: dict[str, np.ndarray] = {}
+    for case in manifest["inputs"]:
+        clip = drawn_input(case, manifest)
+        maps = network.run(clip)
+        last = maps["Mixed_5c"]
+        pooled = network.pool(last)
+        maps.update(
+            pooled=pooled,
+            feature=network.features(clip),
+            logits=network.classify(pooled),
+            feature_mean=network.features(clip),
+        )
+        outputs.update(wanted(case, maps, manifest))
+    return outputs
+
+
+@torch.inference_mode()
+def tsn_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    network = tsn.load(weights(manifest), manifest["config"]["bn_eps"]).eval()
+    outputs: dict[str, np.ndarray] = {}
+    for case in manifest["inputs"]:
+        maps = network.run(drawn_input(case, manifest))
+        feature = maps["layer4"].mean(dim=(2, 3))
+        maps.update(feature=feature, logits=network.classify(feature.mean(dim=0, keepdim=True)))
+        outputs.update(wanted(case, maps, manifest))
+    return outputs
+
+
+@torch.inference_mode()
+def bninception_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    network = bninception.load(weights(manifest), manifest["config"]["bn_eps"]).eval()
+    maps: dict[str, Tensor] = {}
+    for name, module in network.named_children():
+        module.register_forward_hook(lambda _, __, output, name=name: maps.update({name: output.clone()}))
+    outputs: dict[str, np.ndarray] = {}
+    for case in manifest["inputs"]:
+        last = network.trunk(drawn_input(case, manifest))
+        feature = last.mean(dim=(2, 3))
+        outputs.update(
+            wanted(case, {**maps, "features": last, "feature": feature, "logits": network.classify(feature)}, manifest)
+        )
+    return outputs
+
+
+@torch.inference_mode()
+def r2plus1d_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    network = r2plus1d.load(weights(manifest), manifest["config"]["bn_eps"]).eval()
+    outputs: dict[str, np.ndarray] = {}
+    for case in manifest["inputs"]:
+        if case.endswith("/gvf"):
+            continue
+        maps = network.run(drawn_input(case, manifest))
+        feature = maps["layer4"].mean(dim=(2, 3, 4))
+        maps["feature"] = feature
+        for head, layer in network.heads.items():
+            whole = layer.in_features > feature.shape[1]
+            joined = torch.cat([feature, drawn_input(f"{case}/gvf", manifest)], dim=1) if whole else feature
+            maps[head] = network.classify(head, joined)
+        outputs.update(wanted(case, maps, manifest))
+    return outputs
+
+
+ADAPTERS = {
+    "i3d": i3d_adapter,
+    "tsn_resnet50": tsn_adapter,
+    "bninception": bninception_adapter,
+    "r2plus1d_tsp": r2plus1d_adapter,
+}

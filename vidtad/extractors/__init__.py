@@ -2,72 +2,19 @@
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from fractions import Fraction
 from types import EllipsisType
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vidtad.errors import InputError
 from vidtad.extractors.base import ClipConvention, ClipExtractor
-from vidtad.models import i3d, tiny3d
+from vidtad.extractors.presets import PRESETS, Preset
 from vidtad.models.loading import load_exactly
 
 __all__ = ["PRESETS", "ClipConvention", "ClipExtractor", "Preset", "build", "find", "random_weights"]
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A named extractor: what it is fed, how its network is built, and which published checkpoints fit it.
-
-    `network` builds it with its usual sizes and no weights; `load` builds it from a state dict in any
-    published layout (default: the names of `network` itself). `checkpoints` are ids of the registry.
-    """
-
-    convention: ClipConvention
-    network: Callable[[], nn.Module]
-    checkpoints: tuple[str, ...] = ()
-    load: Callable[[Mapping[str, Tensor]], nn.Module] | None = None
-
-
-# 2 * x / 255 - 1; DeepMind resized the short side to 256 and cropped 224.
-_I3D = ClipConvention(
-    window=16,
-    stride=4,
-    fps=None,
-    resize=256,
-    crop=224,
-    mean=(127.5, 127.5, 127.5),
-    std=(127.5, 127.5, 127.5),
-    channels=(("rgb", i3d.FEATURES),),
-)
-
-
-def _i3d(**changes: int | Fraction) -> Preset:
-    convention = dataclasses.replace(_I3D, **changes)
-    return Preset(convention, i3d.InceptionI3d, ("i3d_rgb",), i3d.load)
-
-
-# The whole picture squeezed into a square: nobody at its side is cut off.
-_TINY3D = ClipConvention(
-    window=tiny3d.WINDOW,
-    stride=4,
-    fps=Fraction(15),
-    resize=(tiny3d.SIDE, tiny3d.SIDE),
-    crop=tiny3d.SIDE,
-    mean=(127.5, 127.5, 127.5),
-    std=(63.75, 63.75, 63.75),
-    channels=(("rgb", tiny3d.FEATURES),),
-)
-
-PRESETS: dict[str, Preset] = {
-    "i3d": _i3d(),
-    "i3d/thumos14": _i3d(),
-    "i3d/activitynet": _i3d(stride=16, fps=Fraction(25)),
-    "tiny3d": Preset(_TINY3D, tiny3d.Tiny3D),
-}
 
 
 def find(name: str) -> Preset:

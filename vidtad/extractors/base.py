@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vidtad.errors import InputError
+from vidtad.extractors.preprocess import INTERPOLATIONS, centre_crop, resized, target_size
 from vidtad.models.fold import channels_last, fold_batch_norm
 
 
@@ -18,7 +18,8 @@ class ClipConvention:
     """What a clip network is fed. Sizes in pixels, window and stride in frames.
 
     `fps` None means the video's own rate; a rate resamples on the time line first. `resize` is the short side
-    (aspect kept) or an exact (height, width). `mean` and `std` are on the 0-255 scale, RGB order.
+    (aspect kept) or an exact (height, width), `interpolation` one of `preprocess.INTERPOLATIONS`. `mean` and `std`
+    are on the 0-255 scale, RGB order. `picks` are the frames of a window the network is shown (None: all).
     """
 
     window: int
@@ -26,15 +27,22 @@ class ClipConvention:
     fps: Fraction | None
     resize: int | tuple[int, int]
     crop: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     channels: tuple[tuple[str, int], ...]
+    interpolation: str = "opencv"
+    picks: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.stride < 1:
             raise InputError(f"window {self.window} and stride {self.stride} must be at least 1 frame")
         if self.fps is not None and self.fps <= 0:
             raise InputError(f"frame rate {self.fps} must be above 0")
+        if self.picks is not None and not all(0 <= pick < self.window for pick in self.picks):
+            raise InputError(f"a window of {self.window} frames has no frame {max(self.picks)}")
+        if self.interpolation not in INTERPOLATIONS:
+            known = ", ".join(INTERPOLATIONS)
+            raise InputError(f"no interpolation is called {self.interpolation!r}; there are {known}")
 
     @property
     def width(self) -> int:
@@ -49,8 +57,10 @@ class ClipConvention:
             "fps": None if self.fps is None else str(self.fps),
             "resize": self.resize,
             "crop": self.crop,
+            "interpolation": self.interpolation,
             "mean": list(self.mean),
             "std": list(self.std),
+            "picks": None if self.picks is None else list(self.picks),
             "channels": [list(block) for block in self.channels],
         }
 
@@ -72,27 +82,26 @@ class ClipExtractor:
         self.name, self.convention = name, convention
         self.device = torch.device(device)
         self.network = channels_last(fold_batch_norm(network)).to(self.device)
-        self._mean = torch.tensor(convention.mean, device=self.device).view(1, 3, 1, 1, 1)
-        self._std = torch.tensor(convention.std, device=self.device).view(1, 3, 1, 1, 1)
+        self._mean = torch.tensor(convention.mean, device=self.device).view(1, -1, 1, 1, 1)
+        self._std = torch.tensor(convention.std, device=self.device).view(1, -1, 1, 1, 1)
 
     def prepare(self, rgb: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB -> (crop, crop, 3) uint8: resized (OpenCV bilinear), centre crop."""
-        height, width = rgb.shape[:2]
-        crop = self.convention.crop
-        if isinstance(self.convention.resize, tuple):
-            target_h, target_w = self.convention.resize
-        else:
-            scale = self.convention.resize / min(height, width)
-            target_h, target_w = (max(crop, int(side * scale + 0.5)) for side in (height, width))
-        if (target_h, target_w) != (height, width):
-            rgb = cv2.resize(rgb, (target_w, target_h), interpolation=cv2.INTER_LINEAR)
-        top, left = (target_h - crop) // 2, (target_w - crop) // 2
-        return np.ascontiguousarray(rgb[top : top + crop, left : left + crop])
+        """(H, W, 3) uint8 RGB -> (crop, crop, 3): resized, centre crop; uint8, or float32 in 0-255 for "float"."""
+        settings = self.convention
+        height, width = target_size(*rgb.shape[:2], settings.resize, settings.interpolation)
+        size = max(height, settings.crop), max(width, settings.crop)
+        picture = resized(rgb, size, settings.interpolation)
+        cropped = centre_crop(picture, settings.crop, half_to_even=settings.interpolation == "float")
+        return np.ascontiguousarray(cropped)
+
+    def normalise(self, clips: np.ndarray) -> Tensor:
+        """clips (B, T, crop, crop, 3) prepared frames -> (B, 3, T, crop, crop) float32 on the device."""
+        batch = torch.from_numpy(clips).to(self.device, non_blocking=True)
+        return batch.permute(0, 4, 1, 2, 3).float().sub_(self._mean).div_(self._std)
 
     @torch.inference_mode()
     def __call__(self, clips: np.ndarray) -> np.ndarray:
-        """clips (B, window, crop, crop, 3) uint8 prepared frames -> (B, C) float32."""
-        batch = torch.from_numpy(clips).to(self.device, non_blocking=True)
-        batch = batch.permute(0, 4, 1, 2, 3).float()  # (B, 3, T, H, W)
-        batch.sub_(self._mean).div_(self._std)
-        return self.network.features(batch).float().cpu().numpy()
+        """clips (B, window, crop, crop, 3) prepared frames -> (B, C) float32."""
+        if self.convention.picks is not None:
+            clips = clips[:, list(self.convention.picks)]
+        return self.network.features(self.normalise(clips)).float().cpu().numpy()

@@ -21,7 +21,7 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     folded = copy.deepcopy(network).eval()
     for module in list(folded.modules()):
         for convolution, norm in _pairs(module):
-            _take_in(getattr(module, convolution), getattr(module, norm))
+            _take_in(_last(getattr(module, convolution)), getattr(module, norm))
             setattr(module, norm, nn.Identity())
     return folded
 
@@ -46,8 +46,15 @@ def _pairs(module: nn.Module) -> list[tuple[str, str]]:
     return [
         (convolution, norm)
         for convolution, norm in candidates
-        if isinstance(children.get(convolution), _CONVOLUTIONS) and isinstance(children.get(norm), _NORMS)
+        if isinstance(_last(children.get(convolution)), _CONVOLUTIONS) and isinstance(children.get(norm), _NORMS)
     ]
+
+
+def _last(module: nn.Module | None) -> nn.Module | None:
+    """What computes the output of `module`: the last layer of a sequence."""
+    while isinstance(module, nn.Sequential) and len(module):
+        module = module[-1]
+    return module
 
 
 @torch.no_grad()

@@ -51,12 +51,12 @@ class SamePool3d(nn.Module):
 
 
 class Unit3d(nn.Module):
-    """Convolution with SAME padding; then batch norm and ReLU, or a bias alone for the classifier."""
+    """Convolution with SAME padding; then batch norm and ReLU, or (eps None) a bias alone."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, classifier: bool = False):
+    def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, eps: float | None = 1e-3):
         super().__init__()
-        self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride, bias=classifier)
-        self.bn: nn.Module | None = None if classifier else nn.BatchNorm3d(outputs, eps=1e-3, momentum=0.01)
+        self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride, bias=eps is None)
+        self.bn: nn.Module | None = None if eps is None else nn.BatchNorm3d(outputs, eps, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv3d
@@ -72,16 +72,16 @@ class Unit3d(nn.Module):
 class Mixed(nn.Module):
     """Inception block: 1x1x1, two bottlenecked 3x3x3, and a pooled branch, concatenated in this order."""
 
-    def __init__(self, inputs: int, channels: tuple[int, int, int, int, int, int]):
+    def __init__(self, inputs: int, channels: tuple[int, int, int, int, int, int], eps: float):
         super().__init__()
         c0, c1a, c1b, c2a, c2b, c3b = channels
-        self.b0 = Unit3d(inputs, c0)
-        self.b1a = Unit3d(inputs, c1a)
-        self.b1b = Unit3d(c1a, c1b, kernel=3)
-        self.b2a = Unit3d(inputs, c2a)
-        self.b2b = Unit3d(c2a, c2b, kernel=3)
+        self.b0 = Unit3d(inputs, c0, eps=eps)
+        self.b1a = Unit3d(inputs, c1a, eps=eps)
+        self.b1b = Unit3d(c1a, c1b, kernel=3, eps=eps)
+        self.b2a = Unit3d(inputs, c2a, eps=eps)
+        self.b2b = Unit3d(c2a, c2b, kernel=3, eps=eps)
         self.b3a = SamePool3d((3, 3, 3), (1, 1, 1))
-        self.b3b = Unit3d(inputs, c3b)
+        self.b3b = Unit3d(inputs, c3b, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         branches = [self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))]
@@ -95,12 +95,12 @@ class InceptionI3d(nn.Module):
     published `rgb_imagenet.pt`.
     """
 
-    def __init__(self, in_channels: int = 3, num_classes: int = 400):
+    def __init__(self, in_channels: int = 3, num_classes: int = 400, bn_eps: float = 1e-3):
         super().__init__()
-        self.Conv3d_1a_7x7 = Unit3d(in_channels, 64, kernel=7, stride=2)
+        self.Conv3d_1a_7x7 = Unit3d(in_channels, 64, kernel=7, stride=2, eps=bn_eps)
         self.MaxPool3d_2a_3x3 = SamePool3d((1, 3, 3), (1, 2, 2))
-        self.Conv3d_2b_1x1 = Unit3d(64, 64)
-        self.Conv3d_2c_3x3 = Unit3d(64, 192, kernel=3)
+        self.Conv3d_2b_1x1 = Unit3d(64, 64, eps=bn_eps)
+        self.Conv3d_2c_3x3 = Unit3d(64, 192, kernel=3, eps=bn_eps)
         self.MaxPool3d_3a_3x3 = SamePool3d((1, 3, 3), (1, 2, 2))
         pools = {
             "Mixed_4b": ("MaxPool3d_4a_3x3", SamePool3d((3, 3, 3), (2, 2, 2))),
@@ -110,10 +110,10 @@ class InceptionI3d(nn.Module):
         for name, channels in MIXED.items():
             if name in pools:
                 self.add_module(*pools[name])
-            self.add_module(name, Mixed(width, channels))
+            self.add_module(name, Mixed(width, channels, bn_eps))
             width = channels[0] + channels[2] + channels[4] + channels[5]
         self.end_points = tuple(name for name, _ in self.named_children())
-        self.logits = Unit3d(width, num_classes, classifier=True)
+        self.logits = Unit3d(width, num_classes, eps=None)
 
     def run(self, clips: Tensor) -> dict[str, Tensor]:
         """Every end point's map (B, C, T', H', W') by name, in order. Keeps all of them in memory."""
@@ -188,16 +188,17 @@ def from_hassony2(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def load(state_dict: Mapping[str, Tensor]) -> InceptionI3d:
+def load(state_dict: Mapping[str, Tensor], bn_eps: float = 1e-3) -> InceptionI3d:
     """I3D with the weights of either published PyTorch layout; input channels and classes are read from them.
 
-    Raises InputError when a tensor is missing, unused or of another shape.
+    hassony2's own code normalises with `bn_eps` 1e-5, which moves features by about 1 %. Raises InputError when a
+    tensor is missing, unused or of another shape.
     """
     if "conv3d_1a_7x7.conv3d.weight" in state_dict:
         state_dict = from_hassony2(state_dict)
     first, last = state_dict.get("Conv3d_1a_7x7.conv3d.weight"), state_dict.get("logits.conv3d.weight")
     in_channels = 3 if first is None or first.ndim != 5 else first.shape[1]
     num_classes = 400 if last is None or last.ndim != 5 else last.shape[0]
-    network = InceptionI3d(in_channels, num_classes)
+    network = InceptionI3d(in_channels, num_classes, bn_eps)
     load_exactly(network, state_dict)
     return network

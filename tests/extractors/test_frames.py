@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from vidtad import extractors
+from vidtad.errors import InputError
+from vidtad.extractors import preprocess, sampling
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "expected"), [("opencv", (256, 390)), ("opencv-floor", (256, 389)), ("pillow", (256, 389))]
+)
+def test_long_side_is_rounded_as_each_pipeline_does(interpolation: str, expected: tuple[int, int]) -> None:
+    assert preprocess.target_size(360, 548, 256, interpolation) == expected
+    assert preprocess.target_size(548, 360, 256, interpolation) == expected[::-1]
+
+
+def test_float_resizing_keeps_fractions_and_pillow_averages_when_shrinking() -> None:
+    stripes = np.zeros((8, 64, 3), dtype=np.uint8)
+    stripes[:, ::2] = 255
+    assert preprocess.resized(stripes, (8, 9), "float").dtype == np.float32
+    antialiased = preprocess.resized(stripes, (8, 8), "pillow")
+    assert antialiased.std() < preprocess.resized(stripes, (8, 6), "opencv").std()
+
+
+def test_crop_margins() -> None:
+    picture = np.arange(171)[None, :, None].repeat(128, 0)
+    assert preprocess.centre_crop(picture, 112)[0, 0, 0] == 29
+    assert preprocess.centre_crop(picture, 112, half_to_even=True)[0, 0, 0] == 30
+    with pytest.raises(InputError, match="smaller than the 200-pixel crop"):
+        preprocess.centre_crop(picture, 200)
+
+
+@pytest.mark.parametrize("name", list(extractors.PRESETS))
+def test_every_preset_prepares_frames_of_any_shape(name: str) -> None:
+    convention = extractors.PRESETS[name].convention
+    extractor = extractors.ClipExtractor(name, convention, extractors.PRESETS["tiny3d"].network())
+    for height, width in ((240, 320), (400, 100)):
+        picture = extractor.prepare(np.full((height, width, 3), 7, dtype=np.uint8))
+        assert picture.shape == (convention.crop, convention.crop, 3) and np.allclose(picture, 7)
+
+
+def test_picked_frames_alone_reach_the_network() -> None:
+    import torch
+
+    class Mean(torch.nn.Module):
+        def features(self, clips):
+            return clips.mean(dim=(2, 3, 4))
+
+    convention = extractors.PRESETS["tsn"].convention
+    clips = np.zeros((2, 16, 4, 4, 3), dtype=np.uint8)
+    clips[:, 8] = 255
+    rows = extractors.ClipExtractor("tsn", convention, Mean())(clips)
+    expected = (255 - np.array(convention.mean)) / np.array(convention.std)
+    np.testing.assert_allclose(rows, np.tile(expected, (2, 1)), rtol=1e-6)
+
+
+def test_short_videos_and_single_rows() -> None:
+    assert len(sampling.window_starts(15, 16, 4)) == 0
+    assert sampling.spread_clips(3, 5, 1, 2).tolist() == [[0, 1, 2, 0, 1]] * 2
+    assert sampling.spread_clips(10, 4, 1, 1).tolist() == [[3, 4, 5, 6]]
+    one = np.float32([[1, 2]])
+    for pool in (sampling.resize_rows, sampling.pool_rows_mmaction):
+        assert (pool(one) == one).all() and pool(one).shape == (100, 2)
+    assert (sampling.pool_rows_bsn(one, frames=16, duration_s=1.0) == one).all()
+    with pytest.raises(InputError, match="frame rates must be above 0"):
+        sampling.resampled(10, 0, 15)

@@ -1,0 +1,73 @@
+"""Adapters of everything before the network: which frames, their size and scale, and optical flow."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidtad import extractors
+from vidtad.extractors import sampling
+from vidtad.extractors.base import ClipConvention, ClipExtractor
+from vidtad.extractors.preprocess import target_size
+
+Manifest = dict[str, Any]
+Arrays = Mapping[str, np.ndarray]
+
+
+def network_input(frame: np.ndarray, convention: ClipConvention) -> np.ndarray:
+    """(3, crop, crop) float32, through the extractor's own preparation and normalisation."""
+    extractor = ClipExtractor("parity", convention, torch.nn.Identity())
+    return extractor.normalise(extractor.prepare(frame)[None, None])[0, :, 0].numpy()
+
+
+def frame_preprocess(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    frame = io["frame"]
+    conventions = {name: extractors.PRESETS[name].convention for name in ("i3d/video_features", "tsn", "r2plus1d/tsp")}
+    i3d, tsn, tsp = conventions.values()
+    return {
+        "vf_i3d_resized_shape": np.array(target_size(*frame.shape[:2], i3d.resize, i3d.interpolation)),
+        "vf_i3d_input": network_input(frame, i3d)[:, ::7, ::7],
+        "mm_resized_shape": np.array(target_size(*frame.shape[:2], tsn.resize, tsn.interpolation)),
+        "mm_tsn_input": network_input(frame, tsn)[:, ::7, ::7],
+        "tsp_input": network_input(frame, tsp)[:, ::4, ::4],
+    }
+
+
+def frames_read(rule: str, frames: int) -> np.ndarray:
+    """The indices stored under names such as "mmaction_test_5x1x25" for a video of `frames` frames."""
+    numbers = rule.split("_")
+    if rule.startswith("mmaction_test_"):
+        length, interval, clips = (int(number) for number in numbers[-1].split("x"))
+        indices = sampling.spread_clips(frames, length, interval, clips)
+        return indices[:, 0] if length == 1 else indices
+    if rule.startswith("mmaction_untrimmed_"):
+        length, interval = int(numbers[-2]), int(numbers[-1])
+        indices = sampling.dense_clips(frames, length, interval)
+        return indices[:, 0] if length == 1 else indices
+    if rule.startswith("tsn_pytorch_test_"):
+        return sampling.segment_starts(frames, int(numbers[-1].removeprefix("len")), int(numbers[-2])) + 1
+    if rule.startswith("cmcs_"):
+        return sampling.window_starts(frames, int(numbers[1]), int(numbers[2]))
+    shown = sampling.resampled(frames, float(numbers[-1].removeprefix("fps")), 15)
+    return shown[sampling.window_starts(len(shown), 16, 16)]
+
+
+def snippet_sampling(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    features = io["features"]
+    video = dict(part.strip().split(" = ") for part in manifest["outputs"]["bsn_pool_100"].split(";")[1].split(","))
+    outputs = {
+        "bsn_resize_100": sampling.resize_rows(features),
+        "mmaction_pool_100": sampling.pool_rows_mmaction(features),
+        "bsn_pool_100": sampling.pool_rows_bsn(
+            features, frames=int(video["duration_frame"]), duration_s=float(video["duration_second"])
+        ),
+    }
+    for frames in manifest["config"]["N"]:
+        names = [name for name in io if name.startswith(f"{frames}/")]
+        outputs.update({name: frames_read(name.split("/")[1], frames) for name in names})
+    return outputs
+
+
+ADAPTERS = {"frame_preprocess": frame_preprocess, "snippet_sampling": snippet_sampling}

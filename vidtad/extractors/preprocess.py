@@ -1,0 +1,57 @@
+"""How published pipelines bring a decoded frame to the size a network wants; they differ in the last digit or more.
+
+| name | used by | filter | long side |
+|---|---|---|---|
+| opencv | mmaction2 (TSN) | OpenCV bilinear on uint8, no antialias | rounded half up |
+| opencv-floor | PySlowFast | the same | truncated |
+| pillow | video_features (I3D), ACAR | Pillow bilinear on uint8, antialiased when shrinking | truncated |
+| float | TSP | bilinear on floats, no antialias, no rounding to grey levels | rounded half up |
+"""
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from vidtad.errors import InputError
+
+INTERPOLATIONS = ("opencv", "opencv-floor", "pillow", "float")
+_ROUNDED_UP = ("opencv", "float")
+
+
+def target_size(height: int, width: int, resize: int | tuple[int, int], interpolation: str) -> tuple[int, int]:
+    """(height, width) in pixels after resizing to a short side (aspect kept) or to an exact (height, width)."""
+    if isinstance(resize, tuple):
+        return resize
+    short, long = sorted((height, width))
+    if interpolation in _ROUNDED_UP:
+        stretched = int(long * (resize / short) + 0.5)
+    else:
+        stretched = int(resize * long / short)
+    return (resize, stretched) if height <= width else (stretched, resize)
+
+
+def resized(rgb: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    """(H, W, 3) uint8 -> (*size, 3) uint8, or float32 in 0-255 for "float"."""
+    height, width = size
+    if interpolation == "pillow":
+        if rgb.shape[:2] == size:
+            return rgb
+        return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
+    if interpolation == "float":
+        rgb = rgb.astype(np.float32)
+    if rgb.shape[:2] == size:
+        return rgb
+    return cv2.resize(rgb, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def centre_crop(picture: np.ndarray, side: int, *, half_to_even: bool = False) -> np.ndarray:
+    """(H, W, 3) -> (side, side, 3), a view. An odd margin starts the crop at its floor, or rounded half to even.
+
+    Raises InputError when the picture is smaller than the crop.
+    """
+    height, width = picture.shape[:2]
+    if height < side or width < side:
+        raise InputError(f"a {width}x{height} frame is smaller than the {side}-pixel crop the network wants")
+    margins = ((height - side) / 2, (width - side) / 2)
+    top, left = (round(margin) if half_to_even else int(margin) for margin in margins)
+    return picture[top : top + side, left : left + side]

@@ -1,0 +1,154 @@
+"""The named extractors: clip networks with the frames, sizes and scale each was trained on.
+
+Windows, strides and rates are those of the published feature sets; where a network has none, the clip its weights were
+trained on.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor, nn
+
+from vidtad.extractors.base import ClipConvention
+from vidtad.models import i3d, tiny3d
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named extractor: what it is fed, how its network is built, and which published checkpoints fit it.
+
+    `network` builds it with its usual sizes and no weights; `load` builds it from a state dict in any
+    published layout (default: the names of `network` itself). `checkpoints` are ids of the registry.
+    """
+
+    convention: ClipConvention
+    network: Callable[[], nn.Module]
+    checkpoints: tuple[str, ...] = ()
+    load: Callable[[Mapping[str, Tensor]], nn.Module] | None = None
+
+
+def _later(module: str, name: str, *args: Any) -> Callable[..., nn.Module]:
+    """The function `name` of a module of vidtad.models, imported at its first call: torchvision takes a second."""
+    return lambda *more: getattr(import_module(f"vidtad.models.{module}"), name)(*args, *more)
+
+
+# 2 * x / 255 - 1; DeepMind resized the short side to 256 and cropped 224.
+_I3D = ClipConvention(
+    window=16,
+    stride=4,
+    fps=None,
+    resize=256,
+    crop=224,
+    mean=(127.5, 127.5, 127.5),
+    std=(127.5, 127.5, 127.5),
+    channels=(("rgb", i3d.FEATURES),),
+)
+# mmaction2's TSN: one frame in the middle of every 16.
+_TSN = ClipConvention(
+    window=16,
+    stride=16,
+    fps=None,
+    resize=256,
+    crop=224,
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+    channels=(("rgb", 2048),),
+    picks=(8,),
+)
+# BN-Inception wants 0-255 minus a mean; frames are 340x256 whatever their shape. Every fifth frame: G-TAD, ReAct.
+_BNINCEPTION = dataclasses.replace(
+    _TSN,
+    window=1,
+    stride=5,
+    picks=None,
+    resize=(256, 340),
+    mean=(128.0, 117.0, 104.0),
+    std=(1.0, 1.0, 1.0),
+    channels=(("rgb", 1024),),
+)
+# Mean and deviation of torchvision's Kinetics weights, and of TSP.
+_KINETICS_MEAN = (0.43216 * 255, 0.394666 * 255, 0.37645 * 255)
+_KINETICS_STD = (0.22803 * 255, 0.22145 * 255, 0.216989 * 255)
+# TSP: 15 frames a second, aspect ratio not kept.
+_TSP = ClipConvention(
+    window=16,
+    stride=16,
+    fps=Fraction(15),
+    resize=(128, 171),
+    crop=112,
+    mean=_KINETICS_MEAN,
+    std=_KINETICS_STD,
+    channels=(("rgb", 512),),
+    interpolation="float",
+)
+# The whole picture squeezed into a square: nobody at its side is cut off.
+_TINY3D = ClipConvention(
+    window=tiny3d.WINDOW,
+    stride=4,
+    fps=Fraction(15),
+    resize=(tiny3d.SIDE, tiny3d.SIDE),
+    crop=tiny3d.SIDE,
+    mean=(127.5, 127.5, 127.5),
+    std=(63.75, 63.75, 63.75),
+    channels=(("rgb", tiny3d.FEATURES),),
+)
+
+
+def _i3d(**changes: int | Fraction | str) -> Preset:
+    convention = dataclasses.replace(_I3D, **changes)
+    return Preset(convention, i3d.InceptionI3d, ("i3d_rgb",), i3d.load)
+
+
+def _tsn(**changes: int) -> Preset:
+    convention = dataclasses.replace(_TSN, **changes)
+    ids = ("tsn_r50_kinetics400_rgb", "tsn_r50_activitynet_rgb")
+    return Preset(convention, _later("tsn", "TsnResNet"), ids, _later("tsn", "load"))
+
+
+def _tsp(checkpoint: str, stride: int) -> Preset:
+    convention = dataclasses.replace(_TSP, stride=stride)
+    return Preset(convention, _later("r2plus1d", "R2Plus1d"), (checkpoint,), _later("r2plus1d", "load"))
+
+
+def _torchvision(name: str, window: int, width: int, **changes: Any) -> Preset:
+    settings = {"window": window, "interpolation": "opencv", "channels": (("rgb", width),), **changes}
+    return Preset(
+        dataclasses.replace(_TSP, **settings),
+        _later("torchvision_video", "TorchvisionVideo", name),
+        (f"torchvision_{name}",),
+        _later("torchvision_video", "load", name),
+    )
+
+
+_LARGE = partial(_torchvision, crop=224, resize=256)
+
+PRESETS: dict[str, Preset] = {
+    "i3d": _i3d(),
+    "i3d/thumos14": _i3d(),
+    "i3d/activitynet": _i3d(stride=16, fps=Fraction(25)),
+    "i3d/video_features": _i3d(window=64, stride=64, interpolation="pillow"),
+    "tsn": _tsn(),
+    "tsn/activitynet": _tsn(crop=256),
+    "tsn/thumos14": Preset(
+        _BNINCEPTION,
+        _later("bninception", "BNInception"),
+        ("bninception_kinetics_rgb",),
+        _later("bninception", "load"),
+    ),
+    "r2plus1d/tsp": _tsp("tsp_r2plus1d_34_activitynet", stride=16),
+    "r2plus1d/tsp-thumos14": _tsp("tsp_r2plus1d_34_thumos14", stride=1),
+    "r3d_18": _torchvision("r3d_18", 16, 512),
+    "mc3_18": _torchvision("mc3_18", 16, 512),
+    "r2plus1d_18": _torchvision("r2plus1d_18", 16, 512),
+    "s3d": _LARGE("s3d", 128, 1024, resize=(256, 256)),
+    "mvit_v2_s": _LARGE("mvit_v2_s", 16, 768, fps=Fraction(15, 2), mean=(0.45 * 255,) * 3, std=(0.225 * 255,) * 3),
+    "swin3d_t": _LARGE(
+        "swin3d_t", 32, 768, mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), std=(0.229 * 255, 0.224 * 255, 0.225 * 255)
+    ),
+    "tiny3d": Preset(_TINY3D, tiny3d.Tiny3D),
+}
