@@ -59,6 +59,13 @@ class Grid:
         inside = np.interp(position, np.arange(last + 1), self.times_s)
         return inside + step * (np.minimum(position, 0) + np.maximum(position - last, 0))
 
+    def positions(self, seconds: np.ndarray | float) -> np.ndarray:
+        """Positions in rows of times in seconds; the inverse of `seconds`."""
+        seconds = np.asarray(seconds, dtype=np.float64)
+        step, first, last = float(self.stride / self.fps), self.times_s[0], self.times_s[-1]
+        inside = np.interp(seconds, self.times_s, np.arange(len(self.times_s)))
+        return inside + (np.minimum(seconds - first, 0) + np.maximum(seconds - last, 0)) / step
+
 
 @dataclass(frozen=True)
 class Provenance:

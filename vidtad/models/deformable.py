@@ -7,6 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def at_least_single(x: Tensor) -> Tensor:
+    """`x` in float32 if it is of a shorter kind."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def deformable_sample(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of linearly interpolated rows.
 
@@ -78,7 +83,8 @@ class DeformableAttention(nn.Module):
         length T. `mask` (B, T) is true on padding; `lengths` (B,) counts the valid rows (at least 1).
         """
         batch, queries, width = query.shape
-        offsets = self.sampling_offsets(query).view(batch, queries, self.heads, self.points)
+        # Positions need more than the eight bits that mixed precision would leave them.
+        offsets = at_least_single(self.sampling_offsets(query)).view(batch, queries, self.heads, self.points)
         weights = self.atten_weight(query).view(batch, queries, self.heads, self.points).softmax(-1)
         rows = self.value_proj(value).masked_fill(mask.unsqueeze(-1), 0)
         if reference.shape[-1] == 1:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from vidtad.errors import InputError
 from vidtad.geometry import pairwise_iou, start_end
-from vidtad.models.deformable import DeformableAttention
+from vidtad.models.deformable import DeformableAttention, at_least_single
 from vidtad.models.loading import load_exactly
 
 
@@ -95,6 +95,11 @@ class ReActOutput:
     memory: Tensor
     mask: Tensor
     lengths: Tensor
+
+    def single(self) -> "ReActOutput":
+        """The same in float32 after a pass in mixed precision."""
+        parts = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return ReActOutput(*(at_least_single(part) if part.is_floating_point() else part for part in parts))
 
     def scores(self) -> Tensor:
         """Last layer's class probability times both qualities, (B, Q, classes)."""
@@ -275,7 +280,7 @@ class ReAct(nn.Module):
         projected = self.input_proj(features)
         memory = self.encode(projected, mask, lengths)
         content, position = self.query_embed.weight.expand(len(features), -1, -1).chunk(2, dim=-1)
-        reference = self.transformer.decoder.reference_point(position).sigmoid()
+        reference = at_least_single(self.transformer.decoder.reference_point(position)).sigmoid()
         hidden, segments = self.decode(content, reference, memory, mask, lengths)
         logits = torch.stack([head(h) for head, h in zip(self.class_embed, hidden, strict=True)])
         states = torch.stack(hidden)
@@ -329,7 +334,7 @@ class ReAct(nn.Module):
 
     def refine(self, index: int, hidden: Tensor, reference: Tensor) -> Tensor:
         """Segments (B, Q, 2) of layer `index` from its output and the reference that entered it."""
-        delta = self.segment_embed[index](hidden)
+        delta = at_least_single(self.segment_embed[index](hidden))
         base = inverse_sigmoid(reference)
         # A reference point has no length yet: the first layer predicts it from nothing.
         return (delta + (base if base.shape[-1] == 2 else F.pad(base, (0, 1)))).sigmoid()

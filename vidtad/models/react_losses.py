@@ -135,6 +135,12 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> T
     return (balance * cross_entropy * missed**gamma).sum()
 
 
+def cross_entropy(probability: Tensor, wanted: Tensor) -> Tensor:
+    """Mean binary cross-entropy of probabilities; unlike torch's it lets NaN through to the training loop."""
+    sure, unsure = (p.clamp(min=1e-12).log() for p in (probability, 1 - probability))
+    return -(wanted * sure + (1 - wanted) * unsure).mean()
+
+
 def iou_decay(segments: Tensor) -> Tensor:
     """Mean over B * Q * Q of the IoU of each unordered pair of a window's predicted segments (B, Q, 2)."""
     bounds = start_end(segments).clamp(0, 1)
@@ -203,7 +209,7 @@ class ReActCriterion:
             off = (segments[matched.window, matched.query, 0] - wanted[:, 0]).abs()
             closeness = torch.exp(-off / wanted[:, 1].clamp(min=1e-6))
         predicted = output.quality_mid[index][matched.window, matched.query]
-        loss = F.binary_cross_entropy if self.config.mid_quality == "bce" else F.l1_loss
+        loss = cross_entropy if self.config.mid_quality == "bce" else F.l1_loss
         mid = loss(predicted, closeness) if len(predicted) else predicted.sum()
         if not len(bounds):
             return mid + output.quality_iou[index].mean()
