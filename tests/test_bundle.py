@@ -62,7 +62,11 @@ weights = st.dictionaries(texts, tensors(), min_size=1, max_size=3)
         classes=st.lists(texts.filter(str.strip), min_size=1, max_size=4, unique=True).map(tuple),
         channels=st.lists(st.tuples(texts.filter(bool), st.integers(1, 10**6)), max_size=3).map(tuple),
         sampling=st.fixed_dictionaries(
-            {"window": st.integers(1, 100), "stride": st.integers(1, 100), "fps": st.sampled_from([None, 25, "30000/1001"])}
+            {
+                "window": st.integers(1, 100),
+                "stride": st.integers(1, 100),
+                "fps": st.sampled_from([None, 25, "30000/1001"]),
+            }
         ),
         decoding=documents,
         training=documents,
