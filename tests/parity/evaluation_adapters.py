@@ -11,6 +11,8 @@ import numpy as np
 from vidtad.errors import InputError
 from vidtad.evaluation import evaluate
 from vidtad.evaluation.align import align
+from vidtad.evaluation.characteristics import Bins
+from vidtad.evaluation.diagnosis import BACKGROUND_TIOU, OUTCOMES, SLICES, diagnose, mean_ap
 from vidtad.evaluation.epic import NOUN_STRIDE, TASKS, relabel
 from vidtad.evaluation.proposals import opentad_grid, proposal_recall
 from vidtad.evaluation.protocols import PROTOCOLS
@@ -161,9 +163,81 @@ def thumos_evalkit(manifest: dict[str, Any], io: Mapping[str, np.ndarray], folde
     return out
 
 
+def detad(manifest: dict[str, Any], io: Mapping[str, np.ndarray], folder: Path) -> Numbers:
+    return {f"{case.name}/{path}": value for case in cases(folder) for path, value in detad_case(case).items()}
+
+
+def detad_case(case: Path) -> Numbers:
+    asked = json.loads((case / "expected.json").read_text())
+    truth, predicted = read_annotations(case / "gt.json"), read_predictions(case / "preds.json")
+    rules = replace(PROTOCOLS["activitynet"], tiou=tuple(asked["tiou_thresholds"]))
+    bins = {
+        name: Bins(tuple(np.inf if edge is None else edge for edge in entry["edges"]), tuple(entry["labels"]))
+        for name, entry in asked["bins"].items()
+    }
+    found = diagnose(align(truth, predicted, rules, asked["subset"]), truth, bins)
+    fp = found.false_positives
+    out: Numbers = {
+        "annotations_kept": found.annotations,
+        "average_instances_per_class": found.average,
+        "min_tiou": BACKGROUND_TIOU,
+        "plain/mAP": mean_ap(found.plain_ap),
+        "plain/average_mAP": np.mean(mean_ap(found.plain_ap)),
+        "false_positive/predictions_kept": len(fp.rank),
+        "false_positive/mAP_N": mean_ap(fp.ap_n),
+        "false_positive/average_mAP_N": np.mean(mean_ap(fp.ap_n)),
+        "false_negative/average_mAP_N": np.mean(mean_ap(found.ap_n_without_late)),
+        "sensitivity/mAP_N": mean_ap(found.ap_n),
+        "sensitivity/average_mAP_N": np.mean(mean_ap(found.ap_n)),
+    }
+    named = zip(found.aligned.classes, fp.ap_n, strict=True)
+    out |= {f"false_positive/ap_N/{name}": row for name, row in named if not np.isnan(row).any()}
+    out |= {f"false_positive/count/{name}": value for name, value in fp.counts().items()}
+    out |= {f"false_positive/share/{name}": value for name, value in fp.shares().items()}
+    out |= {f"false_positive/average_mAP_N_gain/{name}": value for name, value in fp.gain.items()}
+    for part in range(SLICES):
+        for name in OUTCOMES:
+            out[f"false_positive/share_by_G/{part}/{name}"] = fp.shares(part)[name]
+            out[f"false_positive/count_by_G/{part}/{name}"] = fp.counts(part)[name]
+    if "per_prediction" in asked["false_positive"]:
+        out |= per_prediction(found)
+    return out | bin_numbers(found, asked)
+
+
+def per_prediction(found: Any) -> Numbers:
+    fp, aligned, out = found.false_positives, found.aligned, {}
+    rows = aligned.order[fp.rank]
+    for place, row in enumerate(rows.tolist()):
+        prefix = f"false_positive/per_prediction/{place}"
+        out[f"{prefix}/video"] = aligned.videos[aligned.pr_video[row]]
+        out[f"{prefix}/label"] = aligned.classes[aligned.pr_class[row]]
+        out[f"{prefix}/segment"] = [aligned.pr_start[row], aligned.pr_end[row]]
+        out[f"{prefix}/score"] = aligned.pr_score[row]
+        out[f"{prefix}/type"] = fp.outcome[:, place]
+    return out
+
+
+def bin_numbers(found: Any, asked: Any) -> Numbers:
+    """A bin without annotations has no value: it is returned where the fixture stores null for it."""
+    table, out = found.table, {}
+    for name, bins in table.bins.items():
+        for place, label in enumerate(bins.labels):
+            count = int(table.count[name][place])
+            if count or label in asked["bin_counts"][name]:
+                out[f"bin_counts/{name}/{label}"] = count
+            if count or label in asked["false_negative"]["characteristics"][name]:
+                prefix = f"false_negative/characteristics/{name}/{label}"
+                out[f"{prefix}/share_of_annotations"] = count / found.annotations
+                out[f"{prefix}/missed"] = table.missed[name][place]
+            if count or label in asked["sensitivity"]["characteristics"][name]:
+                out[f"sensitivity/characteristics/{name}/{label}"] = table.sensitivity[name][place]
+    return out
+
+
 ADAPTERS = {
     "anet_map": anet_map,
     "proposals_ar_an": proposals_ar_an,
+    "detad": detad,
     "epic_map": epic_map,
     "ego4d_mq": ego4d_mq,
     "thumos_evalkit": thumos_evalkit,

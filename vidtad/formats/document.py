@@ -90,19 +90,24 @@ class SegmentColumns:
     def columns(self) -> dict[str, Any]:
         """Keyword arguments of a table: videos, labels, video, label, start, end; and `score`, `kept`.
 
-        kept: positions, among the segments added, of those that remain.
+        Rows are grouped by video, in order of first appearance, as a file with one list per video has them;
+        the order of equal scores follows it. kept: which of the segments added each row is.
         """
         video = np.array(self.video, np.int64)
         start, end, score = numbers(self.start), numbers(self.end), numbers(self.score)
         finite_ends, finite_score = np.isfinite(start) & np.isfinite(end), np.isfinite(score)
         self._report("segment end that is no number", ~finite_ends, lambda i: _short([self.start[i], self.end[i]]))
         self._report("score that is no finite number", ~finite_score, lambda i: _short(self.score[i]))
-        kept = finite_ends & finite_score
+        kept = np.flatnonzero(finite_ends & finite_score)
         self._report(
             "reversed segment",
-            kept & (end < start),
+            finite_ends & finite_score & (end < start),
             lambda i: f"[{start[i]:g}, {end[i]:g}]",
         )
+        if len(kept) and (np.diff(video[kept]) < 0).any():
+            first = np.full(len(self.names), len(video))
+            np.minimum.at(first, video, np.arange(len(video)))
+            kept = kept[np.argsort(first[video[kept]], kind="stable")]
         labels, label = index_names([name if type(name) is str else _label(name) for name in self.label])
         return {
             "videos": tuple(self.names),
@@ -112,7 +117,7 @@ class SegmentColumns:
             "start": start[kept],
             "end": end[kept],
             "score": score[kept],
-            "kept": np.flatnonzero(kept),
+            "kept": kept,
         }
 
     def _report(self, kind: str, wrong: np.ndarray, show: Any) -> None:
