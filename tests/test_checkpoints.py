@@ -315,6 +315,9 @@ def test_list_and_show():
     json.dumps(shown, allow_nan=False)
     assert shown["classes"] == ["jump", "wave"] and shown["sha256"] == resolve_model("mine")[0].sha256
     assert show("react")["name"] == "react-demo"
+    save_bundle(a_bundle("react-thumos14"), cache_dir() / "bundles" / "react-thumos14.safetensors")
+    assert show("react")["name"] == "react-thumos14"
+    assert show("react-thumos14")["published"]["source"] == "CausalLearning/ReAct"
     published = show("acar-r50-ava")
     assert "12vGZoWElxB-Lhn_sGz1aRMqAacexgKtm" in published["how_to_get"] and not published["cached"]
     assert "vidtad models fetch raft-large" in show("raft-large")["how_to_get"]

@@ -75,13 +75,12 @@ def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
         return load_bundle(Path(text)), None
     if text.endswith(SUFFIX) or "/" in text or os.sep in text or len(text) > 100:
         raise InputError(f"{text[:300]}: no such bundle file")
-    for candidate in (text, *PREFERRED.get(text, ())):
-        path = _bundle_path(candidate)
-        if path.is_file():
-            return load_bundle(path), None
-    builtin = _builtin_path(text)
-    if builtin is not None:
-        bundle = load_bundle(builtin)
+    path = _installed_path(text)
+    if path is not None:
+        return load_bundle(path), None
+    path = _builtin_path(text)
+    if path is not None:
+        bundle = load_bundle(path)
         return bundle, _demonstration_notice(text, bundle) if bundle.demonstration else None
     if text in CHECKPOINTS:
         checkpoint = CHECKPOINTS[text]
@@ -173,7 +172,7 @@ def show(name: str | Path) -> dict[str, Any]:
     Raises InputError for an unknown name, with the near ones.
     """
     text = str(name)
-    path = Path(text) if _is_file(text) else _bundles().get(text) or _builtin_path(text)
+    path = Path(text) if _is_file(text) else _installed_path(text) or _builtin_path(text)
     checkpoint = CHECKPOINTS.get(text)
     shown: dict[str, Any] = {}
     if path is not None:
@@ -185,7 +184,8 @@ def show(name: str | Path) -> dict[str, Any]:
         published |= {"class_names": list(checkpoint.class_names), "how_to_get": _how_to_get(checkpoint)}
         if shown:
             return shown | {"published": published}
-        published |= {"kind": "checkpoint", "cached": target.is_file(), "path": str(target)}
+        known_place = checkpoint.url is not None or target.is_file()
+        published |= {"kind": "checkpoint", "cached": target.is_file(), "path": str(target) if known_place else None}
         return {"name": published.pop("id"), **published}
     if not shown:
         raise InputError(f"no model is called {text!r}{_near(text, [*_bundles(), *_builtins(), *CHECKPOINTS])}")
@@ -280,6 +280,11 @@ def _bundle_path(name: str) -> Path:
 
 def _bundles() -> dict[str, Path]:
     return {path.stem: path for path in sorted((cache_dir() / "bundles").glob(f"*{SUFFIX}"))}
+
+
+def _installed_path(name: str) -> Path | None:
+    installed = _bundles()
+    return next((installed[id] for id in (name, *PREFERRED.get(name, ())) if id in installed), None)
 
 
 def _builtins() -> dict[str, Path]:
