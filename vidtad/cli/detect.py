@@ -83,6 +83,8 @@ def detect(
             timeline = worker(path, progress)
         for warning in timeline.detector["warnings"]:
             note(f"{path}: {warning}")
+        if timeline.detector.get("random_weights"):
+            note(f"{path}: random weights, a dry run: the segments carry no meaning")
         done.append(timeline)
         if out != "-" and not json:
             show(timeline, worker.display_score, Path(out))

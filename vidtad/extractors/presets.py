@@ -101,12 +101,12 @@ _TINY3D = ClipConvention(
 
 def _i3d(**changes: int | Fraction | str) -> Preset:
     convention = dataclasses.replace(_I3D, **changes)
-    return Preset(convention, i3d.InceptionI3d, ("i3d_rgb",), i3d.load)
+    return Preset(convention, i3d.InceptionI3d, ("i3d-rgb-kinetics400",), i3d.load)
 
 
 def _tsn(**changes: int) -> Preset:
     convention = dataclasses.replace(_TSN, **changes)
-    ids = ("tsn_r50_kinetics400_rgb", "tsn_r50_activitynet_rgb")
+    ids = ("tsn-r50-1x1x8-kinetics400-rgb", "tsn-r50-activitynet-video-rgb")
     return Preset(convention, _later("tsn", "TsnResNet"), ids, _later("tsn", "load"))
 
 
@@ -120,7 +120,7 @@ def _torchvision(name: str, window: int, width: int, **changes: Any) -> Preset:
     return Preset(
         dataclasses.replace(_TSP, **settings),
         _later("torchvision_video", "TorchvisionVideo", name),
-        (f"torchvision_{name}",),
+        (f"{name.replace('_', '-')}-kinetics400",),
         _later("torchvision_video", "load", name),
     )
 
@@ -137,11 +137,11 @@ PRESETS: dict[str, Preset] = {
     "tsn/thumos14": Preset(
         _BNINCEPTION,
         _later("bninception", "BNInception"),
-        ("bninception_kinetics_rgb",),
+        ("tsn-bninception-kinetics-rgb",),
         _later("bninception", "load"),
     ),
-    "r2plus1d/tsp": _tsp("tsp_r2plus1d_34_activitynet", stride=16),
-    "r2plus1d/tsp-thumos14": _tsp("tsp_r2plus1d_34_thumos14", stride=1),
+    "r2plus1d/tsp": _tsp("tsp-r2plus1d-34-activitynet", stride=16),
+    "r2plus1d/tsp-thumos14": _tsp("tsp-r2plus1d-34-thumos14", stride=1),
     "r3d_18": _torchvision("r3d_18", 16, 512),
     "mc3_18": _torchvision("mc3_18", 16, 512),
     "r2plus1d_18": _torchvision("r2plus1d_18", 16, 512),

@@ -12,8 +12,8 @@ from vidtad.pipelines.timelines import Job, Worker
 from vidtad.synth import write_clips
 from vidtad.timeline import Timeline, merge, write_timeline_json
 
-FIRST_UNSEEN_SEED = 900_000
-"""Training used smaller seeds; from here on no clip has been seen."""
+FIRST_UNSEEN_SEED = 1
+"""Seeds of the demonstration's clips start here; those of training start at 100 000."""
 
 
 @dataclass(frozen=True)

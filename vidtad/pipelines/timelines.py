@@ -71,7 +71,7 @@ class Worker:
     def _from_video(self, path: Path, progress: Progress) -> Timeline:
         job = self.job
         if self._extractor is None:
-            self._extractor = bundle_extractor(self.bundle, job.weights, device=self.device)
+            self._extractor = self._fitting_extractor()
         identity = provenance_of(path, self._extractor, job.decoding)
         finished = self._finished(path, detector_identity(self.bundle, identity, job.min_score))
         if finished is not None:
@@ -91,6 +91,19 @@ class Worker:
         self._write(path, timeline)
         scratch.remove()
         return timeline
+
+    def _fitting_extractor(self) -> LoadedExtractor:
+        loaded = bundle_extractor(self.bundle, self.job.weights, device=self.device)
+        given, wanted = (
+            ", ".join(f"{name} {count}" for name, count in channels)
+            for channels in (loaded.extractor.convention.channels, self.bundle.channels)
+        )
+        if given != wanted:  # said before hours of extraction, not after
+            raise InputError(
+                f"detector {self.bundle.name} wants features of {wanted}, but extractor {loaded.extractor.name} gives "
+                f"{given}; detect in feature files (.npy) made elsewhere, or choose another --model"
+            )
+        return loaded
 
     def _finished(self, path: Path, identity: dict[str, Any]) -> Timeline | None:
         """A whole timeline of the same making, if there is one; another one in its place is never overwritten."""
