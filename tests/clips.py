@@ -81,12 +81,20 @@ def write_clip(
     return path
 
 
-def write_sound(path: Path, seconds: float = 1.0) -> Path:
-    """A file with a tone and no pictures."""
+def write_sound(path: Path, seconds: float = 1.0, cover: bytes | None = None) -> Path:
+    """A file with a tone and no moving pictures; `cover` is a JPEG kept as its attached picture (.m4a)."""
     import av
 
-    with av.open(str(path), "w") as out:
-        _write_tone(out, out.add_stream("aac", rate=16000, layout="mono"), seconds)
+    with av.open(str(path), "w", format="mp4") as out:
+        tone = out.add_stream("aac", rate=16000, layout="mono")
+        if cover:
+            picture: Any = out.add_stream("mjpeg")
+            picture.width, picture.height, picture.pix_fmt = 64, 64, "yuvj420p"
+            picture.disposition = av.stream.Disposition.attached_pic
+            packet = av.Packet(cover)
+            packet.stream, packet.pts, packet.dts = picture, 0, 0
+            out.mux(packet)
+        _write_tone(out, tone, seconds)
     return path
 
 

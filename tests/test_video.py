@@ -125,7 +125,7 @@ def test_impossible_rate_is_refused_unless_told(tmp_path: Path) -> None:
     scale_at = data.index(b"mdhd") + 4 + 4 + 8
     data[scale_at : scale_at + 4] = (2**31 - 1).to_bytes(4, "big")
     path.write_bytes(data)
-    with pytest.raises(InputError, match="impossible frame rate.*--fps"):
+    with pytest.raises(InputError, match=r"impossible frame rate.*--fps"):
         probe(path)
     assert probe(path, fps=Fraction(30)).duration_s == pytest.approx(1)
     assert [f.time_s for f in open_video(path, fps=Fraction(30))] == pytest.approx([k / 30 for k in range(30)])

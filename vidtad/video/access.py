@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from vidtad.video.header import Promise
 from vidtad.video.plan import PacketPlan, read_plan
-from vidtad.video.probe import Promise
 from vidtad.video.pyav import PyavDecoder
 from vidtad.video.types import Decoded, Frame
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from vidtad.errors import InputError
+from vidtad.video.header import Promise
 from vidtad.video.plan import read_plan
-from vidtad.video.probe import Promise
 from vidtad.video.pyav import PyavDecoder
 from vidtad.video.types import Damage, Decoded, Decoder
 

@@ -19,7 +19,7 @@ def _say(out: BinaryIO, document: dict[str, Any]) -> None:
 def serve(decoder: str, path: str, fps: Fraction | None, out: BinaryIO) -> None:
     """Decode `path` into `out`; the last message is {"end": ...} or {"error": sentence}."""
     from vidtad.video.backends import decoder_class
-    from vidtad.video.probe import examine
+    from vidtad.video.header import examine
 
     try:
         source: Any = decoder_class(decoder)

@@ -16,7 +16,7 @@ import numpy as np
 
 from vidtad.errors import InputError, RunError
 from vidtad.video.backends import ArrayPicture
-from vidtad.video.probe import Promise
+from vidtad.video.header import Promise
 from vidtad.video.types import Damage, Decoded
 
 # Seconds without a new frame after which the child is taken for hung.

@@ -7,7 +7,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-from vidtad.video.probe import Promise, open_container, packets_of, video_stream
+from vidtad.video.header import Promise, open_container, packets_of, video_stream
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vidtad.video.probe import Promise, open_container, video_stream
+from vidtad.video.header import Promise, open_container, video_stream
 from vidtad.video.types import Damage, Decoded
 
 # Consecutive read errors after which the rest of a file is given up.

@@ -10,8 +10,8 @@ from vidtad.errors import InputError
 from vidtad.video.access import Access
 from vidtad.video.backends import decoder_class
 from vidtad.video.clock import Clock
+from vidtad.video.header import Promise, examine, open_container, packets_of
 from vidtad.video.isolate import IsolatedDecoder
-from vidtad.video.probe import Promise, examine, open_container, packets_of
 from vidtad.video.types import Decoded, Decoder, DecodeReport, Frame, VideoInfo
 
 # Decoders that were seen to hang inside native code, where only ending the process helps.

@@ -55,9 +55,14 @@ def check_file(path: str | Path) -> None:
         raise InputError(f"{path}: empty file (0 bytes); copy or download it again")
     try:
         with open(path, "rb") as file:
-            file.read(1)
+            head = file.read(4096)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    # Before FFmpeg sees it: a live playlist would make it wait for ever, a list would make it open other files.
+    if head.startswith((b"#EXTM3U", b"ffconcat")):
+        raise InputError(f"{path}: a playlist, not a video; give the video file itself")
+    if _is_text(head):
+        raise InputError(f"{path}: not a video (it is text); give a video file")
 
 
 def open_container(path: str | Path) -> Any:
@@ -85,13 +90,16 @@ def _why_unreadable(path: str | Path) -> str:
         return "a picture, not a video; give a video file"
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip") and not _has_moov(path):
         return "incomplete file: its index (moov box) is missing, as after an aborted recording or download"
-    text = head[:-4] if len(head) == 4096 else head
-    try:
-        if "\0" not in text.decode():
-            return "not a video (it is text); give a video file"
-    except UnicodeDecodeError:
-        pass
     return "not a video, or damaged beyond reading; give a file that a player opens"
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        # A cut in the middle of a character at the end of what was read is no fault.
+        text = head.decode() if len(head) < 4096 else head[:-3].decode(errors="ignore")
+    except UnicodeDecodeError:
+        return False
+    return len(text.encode()) >= len(head) - 6 and all(c.isprintable() or c in "\t\n\r\f\ufeff" for c in text)
 
 
 def _has_moov(path: str | Path) -> bool:
