@@ -19,6 +19,7 @@ ACTIVITYNET_TIOU = tuple(np.linspace(0.5, 0.95, 10).tolist())
 THUMOS_TIOU = tuple(np.linspace(0.3, 0.7, 5).tolist())
 EPIC_TIOU = tuple(np.linspace(0.1, 0.5, 5).tolist())
 KIT_TIOU = (0.1, 0.2, 0.3, 0.4, 0.5)
+BOX_IOU = (0.5,)
 DENSE_TIOU = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 Ties = Literal["later_first", "earlier_first"]
@@ -80,6 +81,9 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("charades", DENSE_TIOU),
         Protocol("epic", EPIC_TIOU, kind="epic"),
         Protocol("ego4d", EPIC_TIOU, kind="ego4d"),
+        Protocol("ava", BOX_IOU, kind="ava"),
+        Protocol("ava-acar", BOX_IOU, kind="ava-acar"),
+        Protocol("ava-pyslowfast", BOX_IOU, kind="ava-pyslowfast"),
     )
 }
 PROTOCOLS["hacs"] = replace(PROTOCOLS["activitynet"], name="hacs")

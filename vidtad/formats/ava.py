@@ -1,0 +1,195 @@
+"""AVA files: person boxes with actions at keyframes.
+
+Rows without a header: `video,second,x1,y1,x2,y2,action_id,person_id` for ground truth, with the score in
+the last column for detections; a row `video,second` alone is an annotated image without boxes. Boxes are 0
+to 1. Also read as detections: timelines with `people`. Label maps are text protocol buffers with `item` or
+`label` blocks.
+"""
+
+import csv
+import functools
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidtad.errors import InputError
+from vidtad.formats.document import numbers, parse_json, read_text
+from vidtad.formats.tables import Finding, Findings
+
+Key = tuple[str, str]
+LABEL_MAP_LINE = re.compile(r'^\s*(?:(name)\s*:\s*"(.*)"|(?:id|label_id)\s*:\s*(\d+))\s*$')
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Boxes of one file, in file order.
+
+    images: keys (video, second with six decimals), in order of first appearance. image: int64 (N,),
+    position in `images`. box: float64 (N, 4), x1, y1, x2, y2. label: int64 (N,), action id. value: float64
+    (N,), the last column: score, or person id, 0 where there is none.
+    """
+
+    images: tuple[Key, ...]
+    image: np.ndarray
+    box: np.ndarray
+    label: np.ndarray
+    value: np.ndarray
+    findings: tuple[Finding, ...] = field(default=())
+
+    def select(self, keep: np.ndarray) -> "Boxes":
+        """The rows that the boolean or index array `keep` picks; the images stay."""
+        return Boxes(self.images, self.image[keep], self.box[keep], self.label[keep], self.value[keep], self.findings)
+
+
+@dataclass(frozen=True)
+class AvaClass:
+    """One of AVA's 80 actions. kind: PERSON_MOVEMENT, OBJECT_MANIPULATION or PERSON_INTERACTION."""
+
+    id: int
+    name: str
+    kind: str
+    evaluated: bool
+
+
+@functools.cache
+def ava_classes() -> tuple[AvaClass, ...]:
+    """The 80 classes of AVA v2.2; `evaluated` marks the 60 of the challenge."""
+    text = resources.files("vidtad.formats").joinpath("ava_classes.csv").read_text(encoding="utf-8")
+    return tuple(
+        AvaClass(int(row["id"]), row["name"], row["kind"], row["evaluated"] == "1")
+        for row in csv.DictReader(io.StringIO(text))
+    )
+
+
+def is_rows(text: str) -> bool:
+    """Whether this text starts with an AVA row of seven or eight columns."""
+    row = next(csv.reader(io.StringIO(text[: text.find("\n") + 1] or text)), [])
+    return len(row) in (7, 8) and not np.isnan(numbers(row[1:6])).any()
+
+
+def read_boxes(path: Path, ids: Mapping[str, int] | None = None) -> Boxes:
+    """Read AVA rows, a timeline with `people`, or a folder of such timelines.
+
+    ids: numbers of the class names of a timeline, AVA's own by default. Raises InputError for anything else.
+    """
+    path, findings = Path(path), Findings()
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    if not files:
+        raise InputError(f"{path}: no timeline (*.json) in this folder")
+    texts = {file: read_text(file) for file in files}
+    if len(files) == 1 and is_rows(texts[files[0]]):
+        return rows(texts[files[0]], findings)
+    people: list[list[Any]] = []
+    names = ids if ids is not None else {entry.name: entry.id for entry in ava_classes()}
+    for file, text in texts.items():
+        document = parse_json(text, file, findings) if text[:1].strip() in ("", "{") else None
+        if not isinstance(document, dict) or not isinstance(document.get("people"), dict):
+            if len(files) == 1:
+                raise InputError(
+                    f"{file}: neither AVA rows (video,second,x1,y1,x2,y2,id,score) nor a timeline with person boxes"
+                )
+            findings.add("file without person boxes", file.name)
+            continue
+        people += _people_rows(document["people"], names, findings)
+    return _boxes(people, findings)
+
+
+def rows(text: str, findings: Findings) -> Boxes:
+    """Read AVA rows; a malformed one is dropped with a finding."""
+    return _boxes(list(csv.reader(io.StringIO(text))), findings)
+
+
+def read_excluded(path: Path) -> set[Key]:
+    """Keys of an exclusions file, `video,second` a row."""
+    keys = set()
+    for number, row in enumerate(csv.reader(io.StringIO(read_text(path))), 1):
+        if row:
+            if len(row) != 2 or np.isnan(numbers(row[1:])).any():
+                raise InputError(f"{path}:{number}: expected 'video,second', found {','.join(row)[:60]!r}")
+            keys.add(image_key(row[0], float(row[1])))
+    return keys
+
+
+def read_label_map(path: Path) -> dict[int, str]:
+    """{id: name} of a label map. Raises InputError when it holds none."""
+    classes, name = {}, ""
+    for line in read_text(path).splitlines():
+        found = LABEL_MAP_LINE.match(line)
+        if found and found[1]:
+            name = found[2]
+        elif found:
+            classes[int(found[3])] = name
+    if not classes:
+        raise InputError(f"{path}: no 'name' and 'id' lines; expected a label map (.pbtxt)")
+    return classes
+
+
+def image_key(video: str, second: float) -> Key:
+    """Key of a keyframe; 902, 0902 and 902.000000 are the same."""
+    return video, f"{second:.6f}"
+
+
+def boxes_text(boxes: Boxes) -> str:
+    """AVA rows of detections, nothing rounded; whole seconds are padded to four digits as in AVA."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for image, box, label, value in zip(
+        boxes.image.tolist(), boxes.box.tolist(), boxes.label.tolist(), boxes.value.tolist(), strict=True
+    ):
+        video, second = boxes.images[image]
+        stamp = f"{int(float(second)):04d}" if float(second).is_integer() else second
+        writer.writerow((video, stamp, *map(repr, box), label, repr(value)))
+    return text.getvalue()
+
+
+def _boxes(table: Sequence[Sequence[Any]], findings: Findings) -> Boxes:
+    images: dict[Key, int] = {}
+    kept, image = [], []
+    seconds = numbers([row[1] if len(row) > 1 else None for row in table])
+    for row, second in zip(table, seconds.tolist(), strict=True):
+        if not row:
+            continue
+        if len(row) not in (2, 7, 8) or not np.isfinite(second):
+            findings.add("row that is not an AVA row", ",".join(map(str, row))[:80])
+            continue
+        number = images.setdefault(image_key(row[0], second), len(images))
+        if len(row) > 2:
+            kept.append(row)
+            image.append(number)
+    box = np.stack([numbers([row[column] for row in kept]) for column in range(2, 6)], axis=1)
+    label = numbers([row[6] for row in kept])
+    value = numbers([row[7] if len(row) == 8 and row[7] != "" else 0 for row in kept])
+    sound = np.isfinite(box).all(axis=1) & np.isfinite(value) & (label % 1 == 0)
+    wrong = np.flatnonzero(~sound)
+    if len(wrong):
+        findings.add("row with a box, id or score that is no number", ",".join(map(str, kept[wrong[0]])), len(wrong))
+    return Boxes(
+        tuple(images),
+        np.array(image, np.int64)[sound],
+        box[sound],
+        label[sound].astype(np.int64),
+        value[sound],
+        findings.result(),
+    )
+
+
+def _people_rows(people: Mapping[str, Any], ids: Mapping[str, int], findings: Findings) -> list[list[Any]]:
+    out = []
+    for video, entries in people.items():
+        for person in entries if isinstance(entries, list) else ():
+            box, second = person.get("box"), person.get("time_s")
+            if not isinstance(box, list) or len(box) != 4:
+                findings.add("person without a box", video)
+                continue
+            for action in person.get("actions", ()):
+                if action.get("label") not in ids:
+                    findings.add("action label without a number", repr(action.get("label")))
+                    continue
+                out.append([video, second, *box, ids[action["label"]], action.get("score")])
+    return out
