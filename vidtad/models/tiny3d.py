@@ -9,6 +9,8 @@ from torch import Tensor, nn
 FEATURES = 128
 WINDOW = 16
 SIDE = 96
+EVERY = 2
+"""Only every second frame of a window is looked at: the demonstration's actions are slower than that."""
 
 
 def _convolution(into: int, out: int, kernel: tuple[int, int], stride: tuple[int, int]) -> nn.Sequential:
@@ -45,7 +47,7 @@ class _Block(nn.Module):
 
 
 class Tiny3D(nn.Module):
-    """Clips of 16 frames of 96 x 96 pixels -> 128 features.
+    """Clips of 16 frames of 96 x 96 pixels, every second one looked at -> 128 features.
 
     Space is pooled (mean and maximum), time is not: the last layer sees the eight time steps in order, so that
     a feature tells where in its window something began. 1 x 3 x 3 and 3 x 1 x 1 convolutions run as 2D ones on
@@ -56,18 +58,18 @@ class Tiny3D(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 32, 7, 4, 3), nn.ReLU(inplace=True))
         self.blocks = nn.Sequential(
-            _Block(32, 64, (2, 2)), _Block(64, 64, (1, 1)), _Block(64, 128, (1, 2)), _Block(128, 128, (1, 1))
+            _Block(32, 64, (1, 2)), _Block(64, 64, (1, 1)), _Block(64, 128, (1, 2)), _Block(128, 128, (1, 1))
         )
         self.mix = nn.Conv1d(256, 128, 3, padding=1)
-        self.order = nn.Linear(128 * (WINDOW // 2), FEATURES)
+        self.order = nn.Linear(128 * (WINDOW // EVERY), FEATURES)
 
     def features(self, clips: Tensor) -> Tensor:
         """clips (B, 3, 16, 96, 96) float32, about -2 to 2 -> (B, 128) float32, not negative."""
+        return self(clips[:, :, ::EVERY])
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """clips (B, 3, 8, 96, 96), every second frame of a window -> (B, 128)."""
         maps = clips.permute(0, 2, 3, 4, 1).contiguous()
         maps = self.blocks(_in_space(self.stem, maps))
         pooled = torch.cat([maps.mean((2, 3)), maps.amax((2, 3))], -1).transpose(1, 2)
         return torch.relu(self.order(torch.relu(self.mix(pooled)).flatten(1)))
-
-    def forward(self, clips: Tensor) -> Tensor:
-        """The same as `features`."""
-        return self.features(clips)
