@@ -1,16 +1,21 @@
 """Adapters of the clip networks: built and loaded by the product, run on the fixture's drawn inputs."""
 
+import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tests.parity import seeded
-from vidtad.models import bninception, i3d, r2plus1d, tsn
+from vidtad.models import acar, bninception, i3d, r2plus1d, slowfast, slowfast_keys, tsn
+from vidtad.models.loading import load_exactly
 
 Manifest = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]
@@ -127,9 +132,142 @@ def r2plus1d_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, 
     return outputs
 
 
+def unit_scale_input(name: str, manifest: Manifest) -> Tensor:
+    """An input drawn as pairs, so that its standard deviation is 1."""
+    shape = manifest["inputs"][name]["shape"]
+    drawn = seeded.array(f"input:{name}", [int(np.prod(shape)) // 2, 2], manifest["seed"])
+    return torch.from_numpy(drawn.reshape(shape))
+
+
+def in_every_layout(drawn: dict[str, Tensor], folder: Path) -> list[dict[str, Tensor]]:
+    """The drawn weights, and the same under the names of each `key_map_*.json` of the fixture."""
+    layouts = [drawn]
+    for path in sorted(folder.glob("key_map_*.json")):
+        theirs = dict(json.loads(path.read_text()))
+        layouts.append({theirs[key]: value for key, value in drawn.items() if key in theirs})
+    return layouts
+
+
+def pathway_statistics(maps: dict[str, tuple[Tensor, Tensor]]) -> np.ndarray:
+    return np.array(
+        [[[x.double().mean(), x.double().std(correction=0), x.abs().max()] for x in pair] for pair in maps.values()]
+    )
+
+
+def slowfast_options(config: Manifest) -> slowfast.SlowFastOptions:
+    """Options of a PySlowFast configuration; both pathways have the same strides there."""
+    return slowfast.SlowFastOptions(
+        alpha=config["alpha"],
+        strides=tuple(pair[0] for pair in config["spatial_strides"]),
+        dilations=tuple(pair[0] for pair in config["spatial_dilations"]),
+        bn_eps=config["bn_eps"],
+    )
+
+
+@torch.inference_mode()
+def slowfast_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    config, drawn = manifest["config"], weights(manifest)
+    if "head" in config:
+        return slowfast_acar(manifest, io, drawn)
+    options = slowfast_options(config)
+    network = slowfast.load(drawn, options).eval()
+    for layout in in_every_layout(drawn, folder)[1:]:
+        same = slowfast.load(layout, options).state_dict()
+        own = network.state_dict()
+        assert all(torch.equal(own[key], value) for key, value in same.items() if "num_batches" not in key)
+    clip = unit_scale_input("clip", manifest)
+    maps = network.run(clip)
+    slow, fast = maps["s5"]
+    pooled = network.features(clip)
+    outputs = {
+        "slow_index": slowfast.slow_index(clip.shape[2], options.alpha, options.slow_frames),
+        "slow_res5": slow,
+        "fast_res5": fast,
+        "pooled": pooled,
+        "logits": network.classify(pooled),
+    }
+    return {name: tensor.numpy() for name, tensor in outputs.items()} | {"stage_stats": pathway_statistics(maps)}
+
+
+def slowfast_acar(manifest: Manifest, io: Arrays, drawn: dict[str, Tensor]) -> dict[str, np.ndarray]:
+    config = manifest["config"]
+    dilation = config["res5_dilation"]
+    options = replace(slowfast.DETECTION, alpha=config["alpha"], slow_frames="stride", dilations=(1, 1, 1, dilation))
+    network = slowfast.load(drawn, options).eval()
+    head = acar.load_head(slowfast_keys.split_acar(drawn)[1]).eval()
+    name = "head.module.fc.weight"
+    linear = torch.from_numpy(seeded.array(name, [config["num_classes"], network.width], manifest["seed"]))
+    slow, fast = network(unit_scale_input("clip", manifest))
+    boxes = [torch.from_numpy(io["boxes"])]
+    pooled = acar.time_mean(slow, fast)
+    outputs = {
+        "slow_res5_sub": slow[:, ::16],
+        "fast_res5_sub": fast[:, ::8, ::2],
+        "pooled_map": pooled,
+        "acar_logits": head(slow, fast, boxes),
+        "linear_logits": acar.box_features(pooled, boxes) @ linear.T,
+    }
+    return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+
+@torch.inference_mode()
+def acar_head_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    head = acar.load_head(slowfast_keys.split_acar(weights(manifest))[1]).eval()
+    slow, fast = (unit_scale_input(name, manifest).abs() for name in ("slow", "fast"))
+    rois, sizes = torch.from_numpy(io["rois"]), io["sizes_before_padding"]
+    boxes = [rois[start:end, 1:] for start, end in pairwise(io["roi_ids"].tolist())]
+    found = head.run(slow, fast, boxes, sizes.tolist())
+    outputs = {
+        "effective_hw": torch.tensor([[m.shape[2] + 2, m.shape[3] + 2] for m in found.first_order]),
+        "reduced_sub": found.reduced[:, ::32],
+        "roi_feats": found.actors,
+        "high_order": found.high_order,
+        "logits": found.logits,
+        "scores": acar.scores(found.logits),
+    }
+    for i, (first, relations) in enumerate(zip(found.first_order, found.relations, strict=True)):
+        outputs[f"first_order_sub_{i}"] = first[:, ::32]
+        outputs[f"hr2o_out_sub_{i}"] = relations[:, ::32]
+    return {name: tensor.numpy() for name, tensor in outputs.items()}
+
+
+@torch.inference_mode()
+def roi_head_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    drawn, config, boxes = weights(manifest), manifest["config"], torch.from_numpy(io["boxes"])
+    slow, fast = (unit_scale_input(name, manifest).abs() for name in ("slow", "fast"))
+    clips = [boxes[boxes[:, 0] == i, 1:] for i in range(len(slow))]
+    assert torch.equal(torch.cat(clips), boxes[:, 1:]), "boxes of a clip must be neighbours"
+    outputs = {}
+    for variant in config["variants"]:
+        rows = acar.box_features(
+            acar.time_mean(slow, fast), clips, scale=(config["spatial_scale"],) * 2, aligned=variant == "aligned"
+        )
+        logits = F.linear(rows, drawn["head.projection.weight"], drawn["head.projection.bias"])
+        named = {"roi_feats": rows, "logits": logits, "scores": logits.sigmoid()}
+        outputs.update({f"{name}_{variant}": tensor.numpy() for name, tensor in named.items()})
+    return outputs
+
+
+@torch.inference_mode()
+def nonlocal_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    config, x = manifest["config"], unit_scale_input("x", manifest)
+    drawn = {key.split(".", 2)[2]: value for key, value in weights(manifest).items()}
+    outputs = {}
+    for name, variant in config["variants"].items():
+        pool = tuple(variant["pool_THW"]) if variant["pool_THW"] else None
+        softmax = variant["instantiation"] == "softmax"
+        block = slowfast.NonLocal(config["dim"], config["dim_inner"], pool, softmax, config["bn_eps"])
+        outputs[name] = load_exactly(block, drawn).eval()(x).numpy()
+    return outputs
+
+
 ADAPTERS = {
     "i3d": i3d_adapter,
     "tsn_resnet50": tsn_adapter,
     "bninception": bninception_adapter,
     "r2plus1d_tsp": r2plus1d_adapter,
+    "slowfast": slowfast_adapter,
+    "nonlocal_block": nonlocal_adapter,
+    "acar_head": acar_head_adapter,
+    "slowfast_roi_head": roi_head_adapter,
 }

@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 # A convolution's attribute name and that of the batch norm which follows it, over all networks here.
-_NAMES = (("conv3d", "bn"), ("conv", "bn"), ("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+_NAMES = (
+    ("conv3d", "bn"),
+    ("conv", "bn"),
+    ("conv_f2s", "bn"),
+    ("conv_out", "bn"),
+    ("conv1", "bn1"),
+    ("conv2", "bn2"),
+    ("conv3", "bn3"),
+)
 _NORMS = (nn.BatchNorm2d, nn.BatchNorm3d)
 _CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
 
