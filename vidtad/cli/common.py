@@ -38,7 +38,7 @@ def console() -> "Console":
     """Where tables go."""
     from rich.console import Console
 
-    return Console(soft_wrap=not sys.stdout.isatty())
+    return Console() if sys.stdout.isatty() else Console(width=140)
 
 
 def parse_rate(text: str | None, option: str) -> Fraction | None:

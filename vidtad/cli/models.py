@@ -34,7 +34,8 @@ def list_(
 
     table = Table(box=box.SIMPLE)
     for heading in ("name", "task", "classes", "size", "licence", "here"):
-        table.add_column(heading, justify="right" if heading in ("classes", "size") else "left", overflow="fold")
+        right, whole = heading in ("classes", "size"), heading == "name"
+        table.add_column(heading, justify="right" if right else "left", no_wrap=whole, overflow="fold")
     for row in rows:
         size = "" if row["size"] is None else f"{row['size'] / 1e6:.1f} MB"
         here = "built in" if row.get("builtin") else "yes" if row["cached"] else ""
