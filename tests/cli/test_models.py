@@ -1,0 +1,93 @@
+"""`vidtad models`, `info` and `evaluate` through the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.bundles import seeded_react
+from tests.clips import numbered_frames, write_clip
+from vidtad.cli import app
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_list_names_published_checkpoints_with_their_facts() -> None:
+    document = json.loads(run("models", "list", "--json").stdout)
+    rows = {row["name"]: row for row in document["models"]}
+    assert rows["i3d-rgb-kinetics400"]["cached"] is False
+    assert rows["react-thumos14"]["classes"] == 20
+    assert "i3d-rgb-kinetics400" in run("models", "list").stdout
+
+
+def test_an_added_bundle_is_listed_shown_and_found_by_name(tmp_path: Path) -> None:
+    bundle = seeded_react(tmp_path / "mine.safetensors", queries=4, width=32, heads=4)
+    assert run("models", "add", bundle, "--as", "kitchen").exit_code == 0
+    shown = json.loads(run("models", "show", "kitchen", "--json").stdout)
+    assert shown["head"] == "react" and shown["classes"] == ["jump", "wave", "walk"]
+    assert "kitchen" in run("models", "list", "--cached").stdout
+    clip = write_clip(tmp_path / "clip.mp4", numbered_frames(40), 25)
+    result = run("detect", clip, "--model", "kitchen", "--out", "-")
+    assert result.exit_code == 0 and "clip" in json.loads(result.stdout)["results"]
+    wrong = run("detect", clip, "--model", "kitchn", "--out", "-")
+    assert wrong.exit_code == 2 and "kitchen" in wrong.stderr
+
+
+def test_a_model_that_is_not_here_says_how_to_get_it(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", numbered_frames(20), 25)
+    result = run("detect", clip, "--model", "react-thumos14", "--out", tmp_path / "t")
+    assert result.exit_code == 2 and "models add" in result.stderr
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_payload_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    marker = tmp_path / "executed"
+    payload = f"cposix\nsystem\n(S'touch {marker}'\ntR.".encode()
+    (tmp_path / "evil.pth").write_bytes(payload)
+    result = run("models", "add", tmp_path / "evil.pth", "--as", "react-thumos14")
+    assert result.exit_code == 2 and len(result.stderr.splitlines()) == 1
+    assert not marker.exists()
+
+
+def test_info_of_a_video(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", numbered_frames(50), 25)
+    document = json.loads(run("info", clip, "--frames", "--json").stdout)
+    assert (document["frames"], document["width"], document["height"], document["fps"]) == (50, 160, 96, 25.0)
+    times = document["frame_times_s"]
+    assert times[0] == 0 and len(times) == 50 and all(a < b for a, b in zip(times, times[1:], strict=False))
+    assert "codec: h264" in run("info", clip).stdout
+
+
+def test_info_of_the_installation() -> None:
+    document = json.loads(run("info", "--json").stdout)
+    assert document["libraries"]["torch"] and document["cache"]
+
+
+@pytest.fixture
+def scored(tmp_path: Path) -> tuple[Path, Path]:
+    annotations = [{"label": "a", "segment": [0, 10]}, {"label": "b", "segment": [20, 30]}]
+    truth = {"version": "1", "taxonomy": [], "database": {"v": {"subset": "validation", "annotations": annotations}}}
+    found = [
+        {"label": "a", "score": 0.9, "segment": [0, 10]},
+        {"label": "b", "score": 0.8, "segment": [20, 26]},
+    ]
+    (tmp_path / "gt.json").write_text(json.dumps(truth))
+    (tmp_path / "preds.json").write_text(json.dumps({"version": "1", "results": {"v": found}, "external_data": {}}))
+    return tmp_path / "gt.json", tmp_path / "preds.json"
+
+
+def test_evaluate(scored: tuple[Path, Path]) -> None:
+    document = json.loads(run("evaluate", *scored, "--json", "--tiou", 0.5, "--tiou", 0.75).stdout)
+    assert document["mAP"] == [1.0, 0.5] and document["average_mAP"] == 0.75
+    assert document["ap"] == {"a": [1.0, 1.0], "b": [1.0, 0.0]}
+    assert (document["videos"], document["instances"], document["tiou_thresholds"]) == (1, 2, [0.5, 0.75])
+    table = run("evaluate", *scored)
+    assert table.exit_code == 0 and "mAP" in table.stdout
+
+
+def test_swapped_files_are_explained(scored: tuple[Path, Path]) -> None:
+    result = run("evaluate", scored[1], scored[0])
+    assert result.exit_code == 2 and "swap" in result.stderr
