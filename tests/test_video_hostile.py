@@ -120,7 +120,8 @@ def test_truncated_download(kind: str, tmp_path: Path) -> None:
     assert 40 < len(numbers) < 65
     assert numbers == list(range(len(numbers)))
     assert report.duration_s == pytest.approx(len(numbers) / 30, abs=2e-3)
-    assert report.broke_at_s == report.duration_s
+    # Threads may report a bad packet while the last whole frame is still on its way.
+    assert report.duration_s - 0.07 < report.broke_at_s <= report.duration_s
     assert report.missing_s == pytest.approx(3 - report.duration_s, abs=2e-3)
     assert f"{report.broke_at_s:.2f} s" in report.warnings[0] and "of the promised 3.00 s" in report.warnings[0]
 

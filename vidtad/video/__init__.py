@@ -7,7 +7,8 @@
 """
 
 from vidtad.video.clock import resample
+from vidtad.video.describe import describe
 from vidtad.video.reader import Video, open_video, probe
 from vidtad.video.types import DecodeReport, Frame, VideoInfo
 
-__all__ = ["DecodeReport", "Frame", "Video", "VideoInfo", "open_video", "probe", "resample"]
+__all__ = ["DecodeReport", "Frame", "Video", "VideoInfo", "describe", "open_video", "probe", "resample"]

@@ -191,7 +191,7 @@ def _promised(container: Any, stream: Any, rate: Fraction) -> tuple[float | None
 
 
 def examine(path: str | Path, *, fps: Fraction | None = None) -> Promise:
-    """Read the header and the first decodable frame. Raises InputError as `vidtad.video.probe` does."""
+    """Read the header and the first decodable frame. Raises InputError as `probe` does."""
     if fps is not None and not plausible(fps):
         raise InputError(f"A frame rate of {fps} per second is out of range: give one from 0.01 to 1000")
     with open_container(path) as container:

@@ -14,6 +14,8 @@ from vidtad.video.header import Promise, open_container, packets_of, video_strea
 class PacketPlan:
     """Presentation times of all packets and of the keyframes among them, sorted, in container ticks.
 
+    `last_length` is how long the last frame is shown, in ticks (0: not said).
+
     A plan, not the truth: damage shows only on decoding. `doubt` says in words why the plan cannot be relied
     on (times missing, repeated or running backwards, packets broken), and is empty where it can.
     """
@@ -21,6 +23,7 @@ class PacketPlan:
     times: array
     keyframes: array
     doubt: str
+    last_length: int = 0
 
     def nearest(self, ticks: float | Fraction) -> int:
         """Position of the packet time nearest to `ticks`; of two equally near, the earlier."""
@@ -43,6 +46,7 @@ def read_plan(path: str | Path, promise: Promise) -> PacketPlan:
     times, keyframes = array("q"), array("q")
     doubt = "it carries no usable frame times" if promise.by_index or promise.first_ticks is None else ""
     first, last_dts = promise.first_ticks or 0, None
+    last_length, latest = 0, None
     with open_container(path) as container:
         for packet in packets_of(container, video_stream(container, path)):
             if not packet.size or packet.is_discard:
@@ -59,6 +63,8 @@ def read_plan(path: str | Path, promise: Promise) -> PacketPlan:
             # What lies before the first decodable frame cannot be shown: leading pictures of an open GOP.
             if packet.pts >= first:
                 times.append(packet.pts)
+                if latest is None or packet.pts > latest:
+                    latest, last_length = packet.pts, packet.duration or 0
                 if packet.is_keyframe:
                     keyframes.append(packet.pts)
     times, keyframes = array("q", sorted(times)), array("q", sorted(keyframes))
@@ -66,4 +72,4 @@ def read_plan(path: str | Path, promise: Promise) -> PacketPlan:
         doubt = doubt or "no packet of it can be read"
     if any(early == late for early, late in pairwise(times)):
         doubt = doubt or "frame times repeat"
-    return PacketPlan(times, keyframes, doubt)
+    return PacketPlan(times, keyframes, doubt, last_length)

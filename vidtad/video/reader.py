@@ -70,8 +70,8 @@ class Video:
         self._fps = fps
         self._isolate = decoder in UNTRUSTED if isolate is None else isolate
         self._access: Access | None = None
-        self._promise: Promise = examine(path, fps=fps)
-        self.info: VideoInfo = replace(self._promise.info, decoder=decoder)
+        self.promise: Promise = examine(path, fps=fps)
+        self.info: VideoInfo = replace(self.promise.info, decoder=decoder)
         self._report: DecodeReport | None = None
         self._open: Decoder | None = None
 
@@ -117,7 +117,7 @@ class Video:
         self._report = None
         source = self._source()
         self._open = source
-        walk = _Walk(self, self._promise, source)
+        walk = _Walk(self, self.promise, source)
         try:
             yield from walk.frames()
         finally:
@@ -137,20 +137,20 @@ class Video:
         """
         if self._access is None:
             seeking = self.decoder == "pyav" and not self._isolate
-            self._access = Access(self.path, self._promise, self._frames_anew, seeking)
+            self._access = Access(self.path, self.promise, self._frames_anew, seeking)
         return self._access.at(times_s)
 
     def _frames_anew(self) -> Iterator[Frame]:
         source = self._source()
         try:
-            yield from _Walk(self, self._promise, source).frames()
+            yield from _Walk(self, self.promise, source).frames()
         finally:
             source.close()
 
     def _source(self) -> Decoder:
         if self._isolate:
-            return IsolatedDecoder(self.path, self._promise, name=self.decoder, fps=self._fps)
-        return self._decoder_class(self.path, self._promise)  # type: ignore[call-arg]
+            return IsolatedDecoder(self.path, self.promise, name=self.decoder, fps=self._fps)
+        return self._decoder_class(self.path, self.promise)  # type: ignore[call-arg]
 
 
 class _Walk:
