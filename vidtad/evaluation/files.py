@@ -1,17 +1,44 @@
 """Evaluating files: the one call behind `vidtad evaluate`."""
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from vidtad.errors import InputError
-from vidtad.evaluation.protocols import Protocol, Ties, protocol_named
+from vidtad.evaluation.align import Aligned, align
+from vidtad.evaluation.confusion import confusions
+from vidtad.evaluation.diagnosis import diagnose, diagnosis_json
+from vidtad.evaluation.epic import relabel
+from vidtad.evaluation.frames import RULES, default_classes, evaluate_frames, frame_diagnosis, match_frames
+from vidtad.evaluation.noise import bootstrap, compare
+from vidtad.evaluation.proposals import proposal_recall
+from vidtad.evaluation.protocols import Protocol, protocol_named
 from vidtad.evaluation.result import Evaluation
 from vidtad.evaluation.scoring import evaluate
+from vidtad.formats.ava import is_rows, read_boxes, read_excluded, read_label_map
 from vidtad.formats.document import read_text
 from vidtad.formats.reading import read_annotations, read_predictions
-from vidtad.formats.tables import Annotations
+from vidtad.formats.tables import Annotations, Findings, Predictions
+
+ENOUGH_SAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What to compute beyond the scores.
+
+    diagnose: the error tables. bootstrap: number of resamplings for confidence intervals, 0 for none.
+    against: a second prediction file to compare with. proposals: AR@AN, the labels ignored. seed: of the
+    resampling.
+    """
+
+    diagnose: bool = False
+    bootstrap: int = 0
+    against: Path | None = None
+    proposals: bool = True
+    seed: int = 0
 
 
 def evaluate_files(
@@ -20,30 +47,82 @@ def evaluate_files(
     protocol: str | None = None,
     *,
     subset: str | None = None,
-    tiou: Sequence[float] | None = None,
     blocked: Path | Collection[str] = (),
-    ties: Ties | None = None,
+    label_map: Path | None = None,
     strict: bool = False,
+    extras: Extras = Extras(),
+    **rules: Any,
 ) -> Evaluation:
     """Read both files, whatever their format, and score.
 
     protocol: name of a preset; None chooses by the ground truth. subset: None chooses by name and
-    predictions, and says so in the findings. tiou: thresholds in (0, 1] in place of the preset's. blocked:
-    video ids to leave out on both sides, or a JSON file that lists them. ties: `later_first` or
-    `earlier_first`. strict: raise InputError when a serious finding is made. Raises InputError for unusable
-    files, an unknown protocol or subset.
+    predictions, and says so in the findings. blocked: video ids to leave out on both sides, or a JSON file
+    that lists them; for AVA the exclusions file (`video,second`). label_map: AVA classes that count.
+    strict: raise InputError when a serious finding is made. rules: any field of `Protocol` in place of the
+    preset's (`tiou`, `ties`, `zero_union`, `duplicates`, `unknown_labels`, ...); None leaves it. Raises
+    InputError for unusable files, names and values.
     """
-    annotations, predicted = read_annotations(truth), read_predictions(predictions)
-    rules = protocol_named(protocol) if protocol else detect_protocol(annotations)
-    if tiou is not None:
-        rules = replace(rules, tiou=tuple(float(value) for value in tiou))
-    if ties is not None:
-        rules = replace(rules, ties=ties)
-    result = evaluate(annotations, predicted, rules, subset, blocked_ids(blocked))
+    truth, predictions = Path(truth), Path(predictions)
+    preset = protocol_named(protocol) if protocol else None
+    if (preset.kind in RULES) if preset else _holds_boxes(truth):
+        asked = changed(preset or protocol_named("ava"), rules)
+        result = _evaluate_boxes(truth, predictions, asked, blocked, label_map, extras)
+    else:
+        annotations, predicted = read_annotations(truth), read_predictions(predictions)
+        asked = changed(preset or detect_protocol(annotations), rules)
+        gone = blocked_ids(blocked)
+        result = evaluate(annotations, predicted, asked, subset, gone)
+        result = add_extras(result, annotations, predicted, gone, extras)
     serious = [finding for finding in result.findings if finding.serious]
     if strict and serious:
-        raise InputError("input is not clean: " + "; ".join(finding.line() for finding in serious))
+        raise InputError("the input is not clean: " + "; ".join(finding.line() for finding in serious))
     return result
+
+
+def changed(protocol: Protocol, rules: dict[str, Any]) -> Protocol:
+    """The preset with some fields replaced. Raises InputError for a field or value that does not exist."""
+    known = {field.name for field in fields(Protocol)} - {"name", "kind"}
+    for name in rules:
+        if name not in known:
+            raise InputError(f"evaluation rule {name!r} is not known; there are {', '.join(sorted(known))}")
+    given = {name: value for name, value in rules.items() if value is not None}
+    if "tiou" in given:
+        given["tiou"] = tuple(float(value) for value in given["tiou"])
+    return replace(protocol, **given)
+
+
+def add_extras(
+    result: Evaluation, truth: Annotations, predicted: Predictions, blocked: Collection[str], extras: Extras
+) -> Evaluation:
+    """The evaluation with the asked tables in `details`: proposals, diagnosis, confusion, bootstrap,
+    comparison.
+    """
+    details: dict[str, Any] = dict(result.details)
+    if "tasks" in details:
+        truth, predicted = relabel(truth, "action"), relabel(predicted, "action")
+    kit = result.protocol.kind.startswith("thumos-kit")
+    if kit and (extras.diagnose or extras.bootstrap or extras.against):
+        raise InputError("diagnosis, bootstrap and comparison follow the Python rule; use protocol thumos14")
+
+    def aligned(other: Predictions) -> Aligned:
+        return align(truth, other, result.protocol, result.subset, blocked)
+
+    own = aligned(predicted)
+    if extras.proposals:
+        details["proposals"] = proposal_recall(own).to_json()
+    if extras.diagnose:
+        found = diagnose(own, truth)
+        details["diagnosis"] = diagnosis_json(found)
+        details["confusion"] = confusions(found)
+    if extras.bootstrap:
+        details["bootstrap"] = bootstrap(own, extras.bootstrap, extras.seed)
+    if extras.against is not None:
+        other = read_predictions(extras.against)
+        if "tasks" in details:
+            other = relabel(other, "action")
+        samples = extras.bootstrap or ENOUGH_SAMPLES
+        details["comparison"] = compare(own, aligned(other), samples, extras.seed)
+    return replace(result, details=details)
 
 
 def detect_protocol(truth: Annotations) -> Protocol:
@@ -66,3 +145,33 @@ def blocked_ids(blocked: Path | Collection[str]) -> Collection[str]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InputError(f"{blocked}: not a JSON list of video ids")
     return names
+
+
+def _evaluate_boxes(
+    truth: Path,
+    predictions: Path,
+    protocol: Protocol,
+    excluded: Path | Collection[str],
+    label_map: Path | None,
+    extras: Extras,
+) -> Evaluation:
+    if extras.bootstrap or extras.against:
+        raise InputError("bootstrap and comparison are for segments; frame-mAP has only the diagnosis")
+    classes = read_label_map(label_map) if label_map is not None else None
+    ids = None if classes is None else {name: number for number, name in classes.items()}
+    gt, det = read_boxes(truth), read_boxes(predictions, ids)
+    keys = read_excluded(Path(excluded)) if isinstance(excluded, (str, Path)) else set()
+    result = evaluate_frames(gt, det, protocol, classes, keys)
+    if not extras.diagnose:
+        return result
+    counted = classes if classes is not None else default_classes(gt, Findings())
+    matching = match_frames(gt, det, protocol, counted, keys)
+    tables = frame_diagnosis(matching, sorted(counted), protocol.ties)
+    return replace(result, details={**result.details, "diagnosis": tables})
+
+
+def _holds_boxes(truth: Path) -> bool:
+    try:
+        return truth.is_file() and is_rows(truth.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError):
+        return False
