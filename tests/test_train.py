@@ -174,7 +174,7 @@ def test_contrastive_draws() -> None:
     data = ReActWindows(planted_videos(5), 32, inner=3)
     random = np.random.default_rng(0)
     for number in range(len(data)):
-        (own, positive, negative), _, inner = data._draw(number, random)
+        (own, positive, negative), _, inner = data.draw(number, random)
         assert own == number and inner.shape == (3, 2)
         scale = data.windows[own].length / 32
         kept = data.windows[own].segments
@@ -186,7 +186,7 @@ def test_contrastive_draws() -> None:
         assert any(a and b for a, b in zip(inside, short, strict=True))
         assert set(data.windows[own].labels) & set(data.windows[positive].labels)
         assert len(data.windows[negative].labels)
-    pairs = data.pairs([0, 1], random)
+    pairs = data.pairs([data.draw(n, random) for n in (0, 1)])
     assert pairs.features.shape == (6, 32, 6) and pairs.inner.shape == (2, 3, 2)
 
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from vidtad.distributed import Part, join, sum_gradients, sum_values, wait
 from vidtad.errors import InputError, RunError
 from vidtad.files import atomic_write, write_text
 
@@ -45,15 +46,18 @@ class Head(Protocol):
     def steps(self, epoch: int) -> int:
         """Batches in an epoch."""
 
-    def batches(self, epoch: int, seed: int, first: int = 0) -> Iterable[Any]:
-        """Batches `first`, `first` + 1, ... of an epoch, as (nested) tuples of CPU tensors.
+    def batches(self, epoch: int, seed: int, first: int = 0, part: Part = Part()) -> Iterable[Any]:
+        """Batches `first`, `first` + 1, ... of an epoch, as (nested) tuples of CPU tensors; of each, `part`.
 
         Batch i must depend on (epoch, seed, i) alone: that is what makes a resumed run equal to an unbroken
-        one.
+        one. Its parts together must be the batch of a single process.
         """
 
     def loss(self, batch: Any, position: Position) -> dict[str, Tensor]:
-        """Named loss terms. Those with a gradient are summed and minimised, the others are only logged."""
+        """Named loss terms. Those with a gradient are summed and minimised, the others are only logged.
+
+        Terms of a part are divided by counts of the joint batch, so that they add up over the parts.
+        """
 
 
 @dataclass(frozen=True)
@@ -120,10 +124,12 @@ def train(
 ) -> TrainResult:
     """Train `head.network` in place, on `device`, and return its final weights.
 
-    After each batch `progress` receives the record that also goes to `log.jsonl`: epoch, step, steps (all),
-    lr, loss, and every term. `evaluate` is called with the network in eval mode after each epoch from
-    `schedule.evaluate_from` on; what it returns is logged in a record of its own. Raises InputError when
-    `folder` holds a run with another seed, schedule or network, RunError when the loss is no longer finite.
+    Started by torchrun, processes share every batch, and the first one alone writes, evaluates and reports;
+    all must see `folder`. After each batch `progress` receives the record that also goes to `log.jsonl`:
+    epoch, step, steps (all), lr, loss, and every term. `evaluate` is called with the network in eval mode
+    after each epoch from `schedule.evaluate_from` on; what it returns is logged in a record of its own.
+    Raises InputError when `folder` holds a run with another seed, schedule or network, RunError when the loss
+    is no longer finite.
     """
     run = _Run(head, schedule, Path(folder), seed, torch.device(device))
     run.resume()
@@ -141,6 +147,7 @@ class _Run:
 
     def __init__(self, head: Head, schedule: Schedule, folder: Path, seed: int, device: torch.device):
         self.head, self.schedule, self.folder, self.seed, self.device = head, schedule, folder, seed, device
+        self.part = join()
         torch.manual_seed(seed)
         head.network.to(device)
         groups = head.parameters(schedule.lr)
@@ -163,11 +170,10 @@ class _Run:
     def epoch(self, epoch: int, progress: Report) -> None:
         self.head.network.train()
         first = self.position.batch
-        for index, batch in enumerate(self.head.batches(epoch, self.seed, first), start=first):
+        for index, batch in enumerate(self.head.batches(epoch, self.seed, first, self.part), first):
             record = self.step(batch, Position(epoch, index, self.position.step))
             self.position = Position(epoch, index + 1, self.position.step + 1)
-            self.log(record)
-            progress(record)
+            self.log(record, progress)
             if (index + 1) % self.schedule.checkpoint_steps == 0:
                 self.save()
 
@@ -180,20 +186,21 @@ class _Run:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=lower):
             terms = self.head.loss(moved(batch, self.device), position)
         loss = torch.stack([value.float() for value in terms.values() if value.requires_grad]).sum()
-        values = {name: float(value.detach()) for name, value in terms.items()}
-        if not math.isfinite(loss.item()):
+        values = sum_values({"loss": loss, **terms}, self.part)
+        if not math.isfinite(values["loss"]):
             raise RunError(
-                f"training diverged: the loss is {loss.item()} in epoch {position.epoch}, batch {position.batch}; "
+                f"training diverged: the loss is {values['loss']} in epoch {position.epoch}, batch {position.batch}; "
                 "try a lower learning rate or a gradient norm limit"
             )
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        sum_gradients(self.head.network.parameters(), self.part)
         if self.schedule.clip_norm:
             nn.utils.clip_grad_norm_(self.head.network.parameters(), self.schedule.clip_norm)
         self.optimiser.step()
         self.update_average()
         place = {"epoch": position.epoch, "step": position.step, "steps": self.total}
-        return {**place, "lr": self.schedule.lr * factor, "loss": loss.item(), **values}
+        return {**place, "lr": self.schedule.lr * factor, **values}
 
     def update_average(self) -> None:
         if self.average is None or self.schedule.ema is None:
@@ -213,23 +220,28 @@ class _Run:
         network.load_state_dict(self.weights())
         network.eval()
         with torch.no_grad():
-            found = dict(evaluate(network))
+            found = dict(evaluate(network)) if not self.part.rank else {}
+        wait(self.part)
         network.load_state_dict(trained)
         record = {"epoch": epoch, "step": self.position.step, "steps": self.total, "evaluation": found}
-        self.log(record)
-        progress(record)
+        self.log(record, progress)
 
-    def log(self, record: dict[str, Any]) -> None:
+    def log(self, record: dict[str, Any], progress: Report) -> None:
         self.records.append(record)
+        if self.part.rank:
+            return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             raise RunError(f"{self.folder}: cannot write the log ({error.strerror or error})") from error
+        progress(record)
 
     def save(self) -> None:
         """Write the checkpoint: everything the next batch depends on."""
+        if self.part.rank:
+            return
         checkpoint = {
             "identity": self.identity(),
             "position": list(self.position),
@@ -247,7 +259,9 @@ class _Run:
         """Continue from the checkpoint of the folder, if there is one."""
         path = self.folder / "checkpoint.pt"
         if not path.exists():
-            write_text(self.folder / "log.jsonl", "")
+            wait(self.part)
+            if not self.part.rank:
+                write_text(self.folder / "log.jsonl", "")
             return
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -271,7 +285,9 @@ class _Run:
         log = self.folder / "log.jsonl"
         lines = log.read_text(encoding="utf-8").splitlines()[: saved["records"]] if log.exists() else []
         self.records = [json.loads(line) for line in lines]
-        write_text(log, "".join(line + "\n" for line in lines))
+        wait(self.part)
+        if not self.part.rank:
+            write_text(log, "".join(line + "\n" for line in lines))
 
 
 def moved(batch: Any, device: torch.device) -> Any:

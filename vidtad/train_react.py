@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidtad.distributed import Part
 from vidtad.errors import InputError
 from vidtad.models.react import ReAct
-from vidtad.models.react_losses import LossConfig, Pairs, ReActCriterion, Targets, param_groups
+from vidtad.models.react_losses import Counts, LossConfig, Pairs, ReActCriterion, Targets, param_groups
 from vidtad.train import Position
 from vidtad.windows import react_windows, retain
 
@@ -37,6 +38,14 @@ class WindowBatch(NamedTuple):
     features: Tensor
     mask: Tensor
     targets: Targets
+
+
+class Draw(NamedTuple):
+    """Windows of an anchor, its positive and its negative; their `segments` (3, 2); `inner` negatives (K, 2)."""
+
+    windows: tuple[int, int, int]
+    segments: np.ndarray
+    inner: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,30 +119,35 @@ class ReActWindows:
             row[: window.length] = window.video.values[window.rows]
         return rows
 
-    def batch(self, numbers: Sequence[int]) -> WindowBatch:
-        """The detection batch of these windows."""
+    def batch(self, numbers: Sequence[int], joint: Counts | None = None) -> WindowBatch:
+        """The detection batch of these windows; `joint` as in `Targets`."""
         chosen = [self.windows[number] for number in numbers]
-        lengths = torch.tensor([window.length for window in chosen])
+        lengths = torch.tensor([window.length for window in chosen], dtype=torch.int64)
         mask = torch.arange(self.clip_len) >= lengths[:, None]
         targets = Targets(
-            torch.from_numpy(np.concatenate([window.segments for window in chosen])).float(),
-            torch.from_numpy(np.concatenate([window.labels for window in chosen])),
-            torch.repeat_interleave(torch.tensor([len(window.labels) for window in chosen])),
+            torch.from_numpy(np.concatenate([np.zeros((0, 2)), *(window.segments for window in chosen)])).float(),
+            torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *(window.labels for window in chosen)])),
+            torch.repeat_interleave(torch.tensor([len(window.labels) for window in chosen], dtype=torch.int64)),
+            joint,
         )
         return WindowBatch(torch.from_numpy(self.features(numbers)), mask, targets)
 
-    def pairs(self, numbers: Sequence[int], random: np.random.Generator) -> Pairs:
-        """The contrastive batch of these windows: an anchor each, and what it is compared to (section 3.4)."""
-        drawn = [self._draw(number, random) for number in numbers]
-        windows = [number for part in zip(*(d[0] for d in drawn), strict=True) for number in part]
-        anchor, positive, negative = (
-            torch.tensor(np.array([d[1][k] for d in drawn]), dtype=torch.float32) for k in range(3)
-        )
-        inner = torch.tensor(np.array([d[2] for d in drawn]), dtype=torch.float32)
-        return Pairs(torch.from_numpy(self.features(windows)), anchor, positive, negative, inner)
+    def pairs(self, drawn: Sequence[Draw], joint: int | None = None) -> Pairs:
+        """The contrastive batch of what `draw` gave for each window; `joint` as in `Pairs`."""
+        windows = [d.windows[k] for k in range(3) for d in drawn]
+        segments = np.array([d.segments for d in drawn], dtype=np.float32).reshape(-1, 3, 2)
+        inner = np.array([d.inner for d in drawn], dtype=np.float32).reshape(-1, self.inner, 2)
+        anchor, positive, negative = torch.from_numpy(segments).unbind(1)
+        rows = torch.from_numpy(self.features(windows))
+        return Pairs(rows, anchor, positive, negative, torch.from_numpy(inner), joint)
 
-    def _draw(self, number: int, random: np.random.Generator) -> tuple[Any, Any, np.ndarray]:
-        """Windows (own, positive's, negative's), their (start, end) segments, and the inner negatives (K, 2)."""
+    def draw(self, number: int, random: np.random.Generator) -> Draw:
+        """An anchor in a window, and what it is compared to (section 3.4 of the paper).
+
+        The positive is any instance of the anchor's class, the negative one of another class, both from
+        windows drawn uniformly among those that hold the class; inner negatives keep 0.1 to 0.5 of the
+        anchor.
+        """
         own = self.windows[number]
         row = int(random.integers(len(own.labels)))
         label, anchor = int(own.labels[row]), _bounds(own.segments[row])
@@ -149,7 +163,7 @@ class ReActWindows:
         inner = np.stack([first, first + (1 - lost) * length], axis=1) * scale
         if self.rescale_anchor:
             anchor = anchor * scale
-        return (number, positive, negative), (anchor, near, far), inner
+        return Draw((number, positive, negative), np.stack([anchor, near, far]), inner)
 
     def _segment(self, number: int, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
         window = self.windows[number]
@@ -196,14 +210,21 @@ class ReActHead:
     def steps(self, epoch: int) -> int:
         return -(-len(self.data) // self.batch_size)
 
-    def batches(self, epoch: int, seed: int, first: int = 0) -> Iterator[WindowBatch | Pairs]:
+    def batches(
+        self, epoch: int, seed: int, first: int = 0, part: Part = Part()
+    ) -> Iterator[WindowBatch | Pairs]:
         order = np.random.default_rng((seed, epoch)).permutation(len(self.data))
         for index in range(first, self.steps(epoch)):
             chosen = order[index * self.batch_size : (index + 1) * self.batch_size].tolist()
+            mine = slice(part.rank, None, part.world)
             if epoch < self.contrastive_epochs:
-                yield self.data.pairs(chosen, np.random.default_rng((seed, epoch, index + 1)))
+                random = np.random.default_rng((seed, epoch, index + 1))
+                drawn = [self.data.draw(number, random) for number in chosen]
+                yield self.data.pairs(drawn[mine], len(chosen))
             else:
-                yield self.data.batch(chosen)
+                instances = [len(self.data.windows[number].labels) for number in chosen]
+                matched = sum(min(count, self.network.config.queries) for count in instances)
+                yield self.data.batch(chosen[mine], Counts(len(chosen), sum(instances), matched))
 
     def loss(self, batch: WindowBatch | Pairs, position: Position) -> dict[str, Tensor]:
         if isinstance(batch, Pairs):

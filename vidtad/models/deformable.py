@@ -92,5 +92,5 @@ class DeformableAttention(nn.Module):
         else:
             shift = offsets / self.points * reference[..., 1, None, None] * 0.5
         locations = reference[..., 0, None, None] + shift
-        rows = rows.view(batch, -1, self.heads, width // self.heads)
+        rows = rows.unflatten(-1, (self.heads, width // self.heads))
         return self.out_proj(deformable_sample(rows, locations, weights))

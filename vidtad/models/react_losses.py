@@ -45,20 +45,34 @@ class LossConfig:
     warmup_steps: int = 25
 
 
+class Counts(NamedTuple):
+    """What losses are averaged over: windows, ground-truth instances, and instances that get a query."""
+
+    windows: int
+    targets: int
+    matched: int
+
+
 class Targets(NamedTuple):
     """Ground truth of a batch of windows, all windows' instances in one table.
 
     `segments` (G, 2) float (mid, len) as fractions of the valid window, may reach outside it; `labels` (G,)
-    int64 class numbers; `window` (G,) int64 row of the batch, ascending.
+    int64 class numbers; `window` (G,) int64 row of the batch, ascending. `joint` are the counts of the whole
+    batch where this is one process's part of it (None: this is the whole batch).
     """
 
     segments: Tensor
     labels: Tensor
     window: Tensor
+    joint: Counts | None = None
 
     def bounds(self) -> Tensor:
         """(G, 2) (start, end), cut to the window."""
         return start_end(self.segments).clamp(0, 1)
+
+    def counts(self, windows: int, matched: int) -> Counts:
+        """The joint counts, or those of this batch: its windows, its instances, and the matched ones."""
+        return self.joint or Counts(windows, len(self.labels), matched)
 
 
 class Match(NamedTuple):
@@ -74,7 +88,8 @@ class Pairs(NamedTuple):
 
     `features` (3B, T, C): the B windows, the B windows of the positives, the B windows of the negatives of
     another class, zero padded. Segments are (start, end) fractions of the padded length T: `anchor`,
-    `positive`, `negative` (B, 2), `inner` (B, K, 2), parts of the anchor too short to be the action.
+    `positive`, `negative` (B, 2), `inner` (B, K, 2), parts of the anchor too short to be the action. `joint`:
+    windows of the whole batch where this is one process's part of it.
     """
 
     features: Tensor
@@ -82,6 +97,7 @@ class Pairs(NamedTuple):
     positive: Tensor
     negative: Tensor
     inner: Tensor
+    joint: int | None = None
 
 
 def match_cost(logits: Tensor, segments: Tensor, targets: Tensor, labels: Tensor, config: LossConfig) -> Tensor:
@@ -136,15 +152,23 @@ def focal_loss(logits: Tensor, targets: Tensor, alpha: float, gamma: float) -> T
 
 
 def cross_entropy(probability: Tensor, wanted: Tensor) -> Tensor:
-    """Mean binary cross-entropy of probabilities; unlike torch's it lets NaN through to the training loop."""
+    """Summed binary cross-entropy of probabilities; unlike torch's it lets NaN through to the training loop."""
     sure, unsure = (p.clamp(min=1e-12).log() for p in (probability, 1 - probability))
-    return -(wanted * sure + (1 - wanted) * unsure).mean()
+    return -(wanted * sure + (1 - wanted) * unsure).sum()
 
 
-def iou_decay(segments: Tensor) -> Tensor:
-    """Mean over B * Q * Q of the IoU of each unordered pair of a window's predicted segments (B, Q, 2)."""
+def _absolute(found: Tensor, wanted: Tensor) -> Tensor:
+    return (found - wanted).abs().sum()
+
+
+def iou_decay(segments: Tensor, windows: int | None = None) -> Tensor:
+    """Mean over B * Q * Q of the IoU of each unordered pair of a window's predicted segments (B, Q, 2).
+
+    `windows` replaces B in the mean.
+    """
     bounds = start_end(segments).clamp(0, 1)
-    return pairwise_iou(bounds, bounds).triu(diagonal=1).mean()
+    batch, queries = segments.shape[:2]
+    return pairwise_iou(bounds, bounds).triu(diagonal=1).sum() / ((windows or batch) * queries**2)
 
 
 class ReActCriterion:
@@ -179,7 +203,8 @@ class ReActCriterion:
         config = self.config
         logits, segments = output.logits[index], output.segments[index]
         bounds = targets.bounds().to(segments.dtype)
-        total = max(len(targets.labels), 1)
+        counts = targets.counts(len(segments), len(matched.query))
+        total = max(counts.targets, 1)
         wanted = bounds[matched.target]
         found = segments[matched.window, matched.query]
         distance = (found - mid_len(wanted)).abs().sum() / total
@@ -195,9 +220,9 @@ class ReActCriterion:
         if output.quality_mid.requires_grad:
             terms["quality_loss"] = config.quality * self.quality(output, index, targets, matched)
         if config.iou_decay:
-            terms["iou_decay"] = config.iou_decay * iou_decay(segments)
+            terms["iou_decay"] = config.iou_decay * iou_decay(segments, counts.windows)
         else:
-            terms["iou_decay"] = iou_decay(segments.detach())
+            terms["iou_decay"] = iou_decay(segments.detach(), counts.windows)
         return terms
 
     def quality(self, output: ReActOutput, index: int, targets: Targets, matched: Match) -> Tensor:
@@ -209,16 +234,18 @@ class ReActCriterion:
             off = (segments[matched.window, matched.query, 0] - wanted[:, 0]).abs()
             closeness = torch.exp(-off / wanted[:, 1].clamp(min=1e-6))
         predicted = output.quality_mid[index][matched.window, matched.query]
-        loss = cross_entropy if self.config.mid_quality == "bce" else F.l1_loss
-        mid = loss(predicted, closeness) if len(predicted) else predicted.sum()
+        counts = targets.counts(len(segments), len(matched.query))
+        loss = cross_entropy if self.config.mid_quality == "bce" else _absolute
+        mid = loss(predicted, closeness) / max(counts.matched, 1)
+        queries = counts.windows * segments.shape[1]
         if not len(bounds):
-            return mid + output.quality_iou[index].mean()
+            return mid + output.quality_iou[index].sum() / queries
         overlap = pairwise_iou(start_end(segments).clamp(0, 1), bounds)
         own = targets.window == torch.arange(len(segments), device=segments.device)[:, None]
         best = (overlap * own.unsqueeze(1)).amax(-1)
         if self.config.detach_iou_target:
             best = best.detach()
-        return mid + (output.quality_iou[index] - best).abs().mean()
+        return mid + _absolute(output.quality_iou[index], best) / queries
 
     def ace_decoder(self, model: ReAct, output: ReActOutput, targets: Targets, matched: Match) -> Tensor:
         """Classify ground-truth segments given as fixed references to the decoder (ACE-dec)."""
@@ -231,7 +258,7 @@ class ReActCriterion:
             logits = head(state)
             wanted = F.one_hot(labels, logits.shape[-1]).to(logits.dtype)
             loss = loss + focal_loss(logits, wanted, self.config.focal_alpha, self.config.focal_gamma)
-        return loss / len(matched.query)
+        return loss / targets.counts(len(output.memory), len(matched.query)).matched
 
     def ground_truth_hidden(
         self, model: ReAct, output: ReActOutput, targets: Targets, matched: Match
@@ -259,7 +286,8 @@ class ReActCriterion:
         negatives = torch.cat([unit[:, inner + 2 :], unit[:, 1 : inner + 1]], dim=1).detach()
         similarity = (anchor * torch.cat([positive, negatives], dim=1)).sum(-1)
         first = torch.zeros(batch, dtype=torch.int64, device=projected.device)
-        return F.cross_entropy(similarity / self.config.temperature, first)
+        loss = F.cross_entropy(similarity / self.config.temperature, first, reduction="sum")
+        return loss / (pairs.joint or batch)
 
     @staticmethod
     def _one_hot(logits: Tensor, matched: Match, targets: Targets) -> Tensor:
@@ -311,7 +339,7 @@ def roi_align(features: Tensor, regions: Tensor, bins: int = 16) -> Tensor:
         mode="sum",
         per_sample_weights=share.flatten(2).flatten(0, 1).to(features.dtype),
     )
-    return bags.unflatten(0, (-1, bins)).transpose(1, 2)
+    return bags.unflatten(0, (len(regions), bins)).transpose(1, 2)
 
 
 def param_groups(model: torch.nn.Module, lr: float, slow: float = 0.1) -> list[dict[str, Any]]:
