@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from vidtad.errors import InputError
-from vidtad.models.deformable import DeformableAttention, deformable_sample
+from vidtad.models.deformable import DeformableAttention, _gathered_rows, deformable_sample, weighted_rows
 from vidtad.models.react import (
     ACTIVITYNET,
     THUMOS14,
@@ -62,6 +62,12 @@ def test_sampling_and_gradients_are_those_of_the_image_sampler(seed: int) -> Non
     theirs.backward(upstream)
     for a, b in zip(inputs, others, strict=True):
         torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_both_ways_to_sum_rows_agree() -> None:
+    table, shares = torch.randn(9, 4), torch.rand(5, 3)
+    rows = torch.randint(9, (5, 3))
+    torch.testing.assert_close(weighted_rows(table, rows, shares), _gathered_rows(table, rows, shares))
 
 
 def test_far_locations_contribute_nothing() -> None:

@@ -12,6 +12,18 @@ def at_least_single(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def weighted_rows(table: Tensor, rows: Tensor, shares: Tensor) -> Tensor:
+    """Sum of chosen rows times their shares: (N, D), (M, S) int64, (M, S) -> (M, D), without an (M, S, D) array."""
+    shares = shares.to(table.dtype)
+    if table.device.type == "mps":  # whose kernel for it is missing from many releases of torch
+        return _gathered_rows(table, rows, shares)
+    return F.embedding_bag(rows, table, mode="sum", per_sample_weights=shares)
+
+
+def _gathered_rows(table: Tensor, rows: Tensor, shares: Tensor) -> Tensor:
+    return (table[rows] * shares.unsqueeze(-1)).sum(1)
+
+
 def deformable_sample(value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     """Weighted sum of linearly interpolated rows.
 
@@ -33,14 +45,8 @@ def deformable_sample(value: Tensor, locations: Tensor, weights: Tensor) -> Tens
     first = torch.arange(batch, device=value.device).view(-1, 1, 1, 1, 1) * length
     head = torch.arange(heads, device=value.device).view(1, 1, -1, 1, 1)
     flat = ((first + rows) * heads + head).flatten(3).flatten(0, 2)
-    # A bag of embeddings is this very sum, without a (B, Q, H, K, D) intermediate.
-    bags = F.embedding_bag(
-        flat,
-        value.reshape(-1, width),
-        mode="sum",
-        per_sample_weights=share.flatten(3).flatten(0, 2).to(value.dtype),
-    )
-    return bags.view(batch, locations.shape[1], heads * width)
+    taken = weighted_rows(value.reshape(-1, width), flat, share.flatten(3).flatten(0, 2))
+    return taken.view(batch, locations.shape[1], heads * width)
 
 
 class DeformableAttention(nn.Module):

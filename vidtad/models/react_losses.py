@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vidtad.geometry import mid_len, pairwise_iou, start_end, temporal_giou
+from vidtad.models.deformable import weighted_rows
 from vidtad.models.react import ReAct, ReActOutput
 
 
@@ -333,13 +334,9 @@ def roi_align(features: Tensor, regions: Tensor, bins: int = 16) -> Tensor:
     share = torch.stack([1 - (position - low), position - low], dim=-1)
     share = share * (counted / samples[:, None, None]).unsqueeze(-1)
     rows = torch.stack([low, (low + 1).clamp(max=length - 1)], dim=-1).long()
-    bags = F.embedding_bag(
-        (rows + source.view(-1, 1, 1, 1) * length).flatten(2).flatten(0, 1),
-        features.flatten(0, 1),
-        mode="sum",
-        per_sample_weights=share.flatten(2).flatten(0, 1).to(features.dtype),
-    )
-    return bags.unflatten(0, (len(regions), bins)).transpose(1, 2)
+    chosen = (rows + source.view(-1, 1, 1, 1) * length).flatten(2).flatten(0, 1)
+    taken = weighted_rows(features.flatten(0, 1), chosen, share.flatten(2).flatten(0, 1))
+    return taken.unflatten(0, (len(regions), bins)).transpose(1, 2)
 
 
 def param_groups(model: torch.nn.Module, lr: float, slow: float = 0.1) -> list[dict[str, Any]]:
