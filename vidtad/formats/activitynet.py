@@ -28,6 +28,8 @@ def is_annotations(document: Any) -> bool:
     table = document.get("database", document) if isinstance(document, dict) else None
     if not isinstance(table, dict):
         return False
+    if not table and "database" in document:
+        return True
     first = next(iter(table.values()), None)
     return isinstance(first, dict) and isinstance(first.get("annotations"), list)
 
@@ -112,6 +114,8 @@ def _results(document: Any) -> Mapping[str, Any] | None:
     for key in ("results", "detect_results", "database"):
         if key in document:
             table = document[key]
+            if key == "database" and not table:
+                return None
             return table if isinstance(table, dict) and _all_lists(table) else None
     return document if document and _all_lists(document) else None
 
