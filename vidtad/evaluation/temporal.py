@@ -150,12 +150,12 @@ def ties_effect(aligned: Aligned, pairs: Pairs) -> TiesEffect | None:
     best = np.zeros(len(order))
     np.maximum.at(best, pairs.prediction, pairs.tiou)
     by_file = order if aligned.protocol.ties == "later_first" else -order
-    results = [float(average_precision(aligned, match(aligned, pairs)).mean())]
+    results = [float(average_precision(aligned, match(aligned, pairs)).mean(axis=0).mean())]
     for preference in (by_file, best, -best):
         again = np.lexsort((preference, -scores, classes))
         new_rank = np.empty(len(order), np.int64)
         new_rank[again] = np.arange(len(order))
         moved = ordered_pairs(new_rank[pairs.prediction], pairs.annotation, pairs.tiou)
         changed = replace(aligned, order=order[again])
-        results.append(float(average_precision(changed, match(changed, moved)).mean()))
+        results.append(float(average_precision(changed, match(changed, moved)).mean(axis=0).mean()))
     return TiesEffect(aligned.protocol.ties, int(tied.sum()), results[1], min(results), max(results))
