@@ -17,7 +17,7 @@ from vidtad.cli.common import (
     progress_bar,
     run_batch,
 )
-from vidtad.cli.extract import AsJson, AssumeFps, Batch, Decoder, Device, Quiet, Strict
+from vidtad.cli.extract import AsJson, Batch, Decoder, Device, Quiet, Strict
 from vidtad.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,10 +35,13 @@ def detect(
         str | None, typer.Option(help="Extractor weights instead of the bundle's: file, id or `random`.")
     ] = None,
     min_score: Annotated[float, typer.Option(help="Leave out segments under this score.")] = 0.0,
-    fps: Annotated[str | None, typer.Option(help="For feature files without a sidecar: the video's rate.")] = None,
-    stride: Annotated[int | None, typer.Option(min=1, help="The same: frames between rows.")] = None,
+    fps: Annotated[
+        str | None, typer.Option(help="Rate of videos that state none, and of feature files without a sidecar.")
+    ] = None,
+    stride: Annotated[
+        int | None, typer.Option(min=1, help="For feature files without a sidecar: frames between rows.")
+    ] = None,
     window: Annotated[int | None, typer.Option(min=1, help="The same: frames a row sees.")] = None,
-    assume_fps: AssumeFps = None,
     device: Device = "auto",
     batch: Batch = 8,
     decoder: Decoder = "pyav",
@@ -59,6 +62,7 @@ def detect(
     default = Path("features")
     if inputs is None and not default.is_dir():
         raise InputError("nothing to detect in: name a video, or run `vidtad extract` first (it fills `features`)")
+    rate = parse_rate(fps, "--fps")
     paths = find_inputs(inputs or [default], VIDEO_SUFFIXES | {FEATURE_SUFFIX}, "video or feature file")
     bundle, hint = resolve_model(model)
     if hint:
@@ -69,8 +73,8 @@ def detect(
             out=None if out == "-" else Path(out),
             weights=weights,
             min_score=min_score,
-            foreign=foreign_grid(parse_rate(fps, "--fps"), stride, window),
-            decoding=Decoding(decoder, parse_rate(assume_fps, "--assume-fps"), strict),
+            foreign=foreign_grid(rate, stride, window),
+            decoding=Decoding(decoder, rate, strict),
             batch=batch,
             overwrite=overwrite,
         ),
@@ -82,7 +86,7 @@ def detect(
         with progress_bar(path.name, quiet=quiet) as progress:
             timeline = worker(path, progress)
         for warning in timeline.detector["warnings"]:
-            note(f"{path}: {warning}")
+            note(warning)
         if timeline.detector.get("random_weights"):
             note(f"{path}: random weights, a dry run: the segments carry no meaning")
         done.append(timeline)

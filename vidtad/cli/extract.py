@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Batch = Annotated[int, typer.Option(min=1, help="Windows through the network at a time.")]
 Decoder = Annotated[str, typer.Option(help="Video reader: pyav, or decord, opencv, torchcodec where installed.")]
-AssumeFps = Annotated[str | None, typer.Option(help="Frame rate of a file that does not state a usable one.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Treat a damaged video as an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
@@ -40,8 +39,10 @@ def extract(
     out: Annotated[Path, typer.Option(help="Folder for the feature files.")] = Path("features"),
     window: Annotated[int | None, typer.Option(min=1, help="Frames a row sees.")] = None,
     stride: Annotated[int | None, typer.Option(min=1, help="Frames between rows.")] = None,
-    fps: Annotated[str | None, typer.Option(help="Resample to this rate first, like 25 or 30000/1001.")] = None,
-    assume_fps: AssumeFps = None,
+    fps: Annotated[
+        str | None,
+        typer.Option(help="Resample to this rate, like 25 or 30000/1001; also the rate of files that state none."),
+    ] = None,
     device: Device = "auto",
     batch: Batch = 8,
     decoder: Decoder = "pyav",
@@ -56,18 +57,18 @@ def extract(
 
     Example: vidtad extract match.mp4 --extractor i3d --out features
     """
-    rate, assumed = parse_rate(fps, "--fps"), parse_rate(assume_fps, "--assume-fps")
+    rate = parse_rate(fps, "--fps")
     paths = find_inputs(videos, VIDEO_SUFFIXES, "video")
     from vidtad.devices import pick_device
     from vidtad.pipelines.extraction import Decoding, extract_file, load_extractor
     from vidtad.video import probe
 
     if len(paths) == 1:
-        probe(paths[0], fps=assumed)  # before weights are fetched for a file that is no video
+        probe(paths[0], fps=rate)  # before weights are fetched for a file that is no video
     loaded = load_extractor(extractor, weights, device=pick_device(device), window=window, stride=stride, fps=rate)
     if loaded.is_random:
         note("random weights: a dry run, the features carry no meaning")
-    decoding = Decoding(decoder, assumed, strict)
+    decoding = Decoding(decoder, rate, strict)
     done: list[dict[str, Any]] = []
 
     def one(path: Path) -> None:
@@ -76,7 +77,7 @@ def extract(
                 path, loaded, out, decoding=decoding, batch=batch, overwrite=overwrite, progress=progress
             )
         for warning in result.features.provenance.warnings:
-            note(f"{path}: {warning}")
+            note(warning)
         done.append(summary(path, result))
         if not json:
             typer.echo(line(done[-1]))

@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from vidtad.cli.common import note, parse_rate, print_json
-from vidtad.cli.extract import AsJson, AssumeFps, Decoder
+from vidtad.cli.extract import AsJson, Decoder
 from vidtad.cli.models import plain
 
 
 def info(
     video: Annotated[Path | None, typer.Argument(help="Video file; without one, this installation.")] = None,
     frames: Annotated[bool, typer.Option("--frames", help="Also the time of every frame.")] = False,
-    assume_fps: AssumeFps = None,
+    fps: Annotated[str | None, typer.Option(help="Frame rate of a file that states none.")] = None,
     decoder: Decoder = "pyav",
     json: AsJson = False,
 ) -> None:
@@ -28,7 +28,7 @@ def info(
     else:
         from vidtad.video import describe
 
-        document = describe(video, frames=frames, decoder=decoder, fps=parse_rate(assume_fps, "--assume-fps"))
+        document = describe(video, frames=frames, decoder=decoder, fps=parse_rate(fps, "--fps"))
     if json:
         print_json(document)
         return

@@ -281,7 +281,7 @@ def extract_features(
     if not scratch.rows():
         raise InputError(f"{path}: no frame could be decoded; the file is damaged or not a video")
     if padded:
-        warnings = (*warnings, f"shorter than one window: its last frame was repeated {padded} times")
+        warnings = (*warnings, f"{path}: shorter than one window: its last frame was repeated {padded} times")
     times_s, values = scratch.read()
     grid = Grid(fps, convention.stride, convention.window, times_s)
     return Features(values, grid, info, replace(identity, warnings=tuple(warnings)))

@@ -1,6 +1,7 @@
 """One input (video or feature file) to one timeline on disk; the unit of work of `vidtad detect`."""
 
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -131,16 +132,13 @@ class Worker:
             write_timeline_csv(timeline, target.with_suffix(".csv"))
 
 
-def foreign_grid(fps: Any, stride: int | None, window: int | None) -> Grid | None:
-    """Grid of feature files without a sidecar, from the command line's numbers; None when none was given.
+def foreign_grid(fps: Fraction | None, stride: int | None, window: int | None) -> Grid | None:
+    """Grid of feature files without a sidecar, from the command line's numbers; None when they were not given.
 
-    `fps` is a Fraction. Raises InputError when only some of the three are given.
+    Raises InputError when stride or window is given without the others.
     """
-    given = {"--fps": fps, "--stride": stride, "--window": window}
-    if all(value is None for value in given.values()):
+    if stride is None and window is None:
         return None
-    missing = [name for name, value in given.items() if value is None]
-    if missing:
-        raise InputError(f"features without a sidecar need --fps, --stride and --window; {missing[0]} is missing")
-    assert fps is not None and stride is not None and window is not None
+    if fps is None or stride is None or window is None:
+        raise InputError("features without a sidecar need --fps, --stride and --window together")
     return Grid.regular(fps, stride, window, 1)
