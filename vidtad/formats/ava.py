@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from vidtad.errors import InputError
-from vidtad.formats.document import numbers, parse_json, read_text
+from vidtad.formats.document import csv_rows, first_row, named, numbers, parse_json, read_text
 from vidtad.formats.tables import Finding, Findings
 
 Key = tuple[str, str]
@@ -69,7 +69,7 @@ def ava_classes() -> tuple[AvaClass, ...]:
 
 def is_rows(text: str) -> bool:
     """Whether this text starts with an AVA row of seven or eight columns."""
-    row = next(csv.reader(io.StringIO(text[: text.find("\n") + 1] or text)), [])
+    row = first_row(text)
     return len(row) in (7, 8) and not np.isnan(numbers(row[1:6])).any()
 
 
@@ -78,7 +78,17 @@ def read_boxes(path: Path, ids: Mapping[str, int] | None = None) -> Boxes:
 
     ids: numbers of the class names of a timeline, AVA's own by default. Raises InputError for anything else.
     """
-    path, findings = Path(path), Findings()
+    with named(path):
+        return _read(Path(path), ids)
+
+
+def rows(text: str, findings: Findings) -> Boxes:
+    """Read AVA rows; a malformed one is dropped with a finding."""
+    return _boxes(csv_rows(text), findings)
+
+
+def _read(path: Path, ids: Mapping[str, int] | None) -> Boxes:
+    findings = Findings()
     files = sorted(path.glob("*.json")) if path.is_dir() else [path]
     if not files:
         raise InputError(f"{path}: no timeline (*.json) in this folder")
@@ -100,15 +110,10 @@ def read_boxes(path: Path, ids: Mapping[str, int] | None = None) -> Boxes:
     return _boxes(people, findings)
 
 
-def rows(text: str, findings: Findings) -> Boxes:
-    """Read AVA rows; a malformed one is dropped with a finding."""
-    return _boxes(list(csv.reader(io.StringIO(text))), findings)
-
-
 def read_excluded(path: Path) -> set[Key]:
     """Keys of an exclusions file, `video,second` a row."""
     keys = set()
-    for number, row in enumerate(csv.reader(io.StringIO(read_text(path))), 1):
+    for number, row in enumerate(csv_rows(read_text(path)), 1):
         if row:
             if len(row) != 2 or np.isnan(numbers(row[1:])).any():
                 raise InputError(f"{path}:{number}: expected 'video,second', found {','.join(row)[:60]!r}")
@@ -165,7 +170,8 @@ def _boxes(table: Sequence[Sequence[Any]], findings: Findings) -> Boxes:
     box = np.stack([numbers([row[column] for row in kept]) for column in range(2, 6)], axis=1)
     label = numbers([row[6] for row in kept])
     value = numbers([row[7] if len(row) == 8 and row[7] != "" else 0 for row in kept])
-    sound = np.isfinite(box).all(axis=1) & np.isfinite(value) & (label % 1 == 0)
+    sound = np.isfinite(box).all(axis=1) & np.isfinite(value) & np.isfinite(label)
+    sound[sound] &= label[sound] % 1 == 0
     wrong = np.flatnonzero(~sound)
     if len(wrong):
         findings.add("row with a box, id or score that is no number", ",".join(map(str, kept[wrong[0]])), len(wrong))

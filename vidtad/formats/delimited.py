@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vidtad.errors import InputError
-from vidtad.formats.document import SegmentColumns, numbers
+from vidtad.formats.document import SegmentColumns, csv_records, is_number, numbers
 from vidtad.formats.tables import Annotations, Findings, Predictions
 
 SPELLINGS = {
@@ -51,21 +51,21 @@ def is_predictions(header: Sequence[str]) -> bool:
 
 def annotations(text: str, findings: Findings) -> Annotations:
     """Read ground-truth rows. Labels that are all whole numbers become class numbers; -1 is `Ambiguous`."""
-    reader = csv.DictReader(io.StringIO(text))
-    names = columns_of(reader.fieldnames or ())
+    records = csv_records(text)
+    names = columns_of(records[0] if records else ())
     columns, subsets, durations = SegmentColumns(findings), [], []
     positions: dict[str, int] = {}
-    for row in reader:
-        video = row[names["video"]] or ""
+    for row in records:
+        video = row[names["video"]]
         if video not in positions:
             positions[video] = columns.add_video(video)
-            subsets.append((row.get(names.get("subset", "")) or "").strip())
+            subsets.append(row.get(names.get("subset", ""), "").strip())
             durations.append(row.get(names.get("duration", "")))
-        label = (row[names["label"]] or "").strip()
+        label = row[names["label"]].strip()
         columns.add(positions[video], "Ambiguous" if label == "-1" else label, _ends(row, names))
     table = columns.columns()
     del table["score"], table["kept"]
-    ids = {label: int(label) for label in table["labels"] if label.isdigit()}
+    ids = {label: int(label) for label in table["labels"] if is_number(label)}
     return Annotations(
         **table,
         subset=tuple(subsets),
@@ -78,17 +78,17 @@ def annotations(text: str, findings: Findings) -> Annotations:
 
 def predictions(text: str, findings: Findings) -> Predictions:
     """Read prediction rows."""
-    reader = csv.DictReader(io.StringIO(text))
-    names = columns_of(reader.fieldnames or ())
+    records = csv_records(text)
+    names = columns_of(records[0] if records else ())
     columns, positions = SegmentColumns(findings), {}
-    for row in reader:
-        video = row[names["video"]] or ""
+    for row in records:
+        video = row[names["video"]]
         if video not in positions:
             positions[video] = columns.add_video(video)
-        columns.add(positions[video], (row[names["label"]] or "").strip(), _ends(row, names), row[names["score"]])
+        columns.add(positions[video], row[names["label"]].strip(), _ends(row, names), row[names["score"]])
     table = columns.columns()
     del table["kept"]
-    numbered = bool(table["labels"]) and all(label.isdigit() for label in table["labels"])
+    numbered = bool(table["labels"]) and all(is_number(label) for label in table["labels"])
     return Predictions(**table, numbered=numbered, source="csv", findings=findings.result())
 
 

@@ -1,7 +1,10 @@
 """Reading a JSON document of annotations or predictions, and turning its loose values into columns."""
 
+import csv
+import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,17 @@ import numpy as np
 
 from vidtad.errors import InputError
 from vidtad.formats.tables import Findings, index_names
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Puts the file's name before the message of an InputError that does not have it."""
+    try:
+        yield
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path}: {error}") from error
 
 
 def read_text(path: Path) -> str:
@@ -57,6 +71,35 @@ def _number(value: Any) -> float:
         return float(value) if isinstance(value, (int, float, str)) else float("nan")
     except (ValueError, OverflowError):
         return float("nan")
+
+
+def is_number(text: str) -> bool:
+    """Whether this label is a class number."""
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
+def csv_rows(text: str) -> list[list[str]]:
+    """Rows of CSV text. Raises InputError when it is none, such as a file with null bytes."""
+    try:
+        return list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:
+        raise InputError(f"not readable as CSV ({error})") from error
+
+
+def first_row(text: str) -> list[str]:
+    """Cells of the first line; none when it is not CSV."""
+    try:
+        return next(csv.reader(io.StringIO(text[: text.find("\n") + 1] or text)), [])
+    except csv.Error:
+        return []
+
+
+def csv_records(text: str) -> list[dict[str, str]]:
+    """Rows of CSV text with a header line, by column; missing cells are empty. Raises InputError as
+    `csv_rows`.
+    """
+    header, *rest = csv_rows(text) or [[]]
+    return [dict(zip(header, row + [""] * (len(header) - len(row)), strict=False)) for row in rest if row]
 
 
 class SegmentColumns:

@@ -3,14 +3,12 @@
 Every row has a verb and a noun number; its label is `verb,noun`, as the submission writes an action.
 """
 
-import csv
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from vidtad.formats.document import SegmentColumns, numbers, rows_of
+from vidtad.formats.document import SegmentColumns, csv_records, numbers, rows_of
 from vidtad.formats.tables import Annotations, Findings, Predictions
 
 COLUMNS = {"video_id", "start_timestamp", "stop_timestamp", "verb_class", "noun_class"}
@@ -28,7 +26,7 @@ def annotations(text: str, findings: Findings) -> Annotations:
     """
     positions: dict[str, int] = {}
     columns, verbs, nouns = SegmentColumns(findings), [], []
-    for row in csv.DictReader(io.StringIO(text)):
+    for row in csv_records(text):
         name = row["video_id"]
         if name not in positions:
             positions[name] = columns.add_video(name)

@@ -1,7 +1,5 @@
 """Ground truth and predictions of any supported format, recognised by what is inside, not by the file name."""
 
-import csv
-import io
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -12,7 +10,7 @@ import numpy as np
 
 from vidtad.errors import InputError
 from vidtad.formats import activitynet, delimited, ego4d, epic, multithumos, thumos
-from vidtad.formats.document import parse_json, read_text
+from vidtad.formats.document import first_row, named, parse_json, read_text
 from vidtad.formats.tables import Annotations, Findings, Predictions, index_names
 
 TRUTH_KINDS = "ActivityNet, Ego4D or MultiTHUMOS JSON, an EPIC-KITCHENS or five-column CSV, a THUMOS'14 folder"
@@ -37,6 +35,20 @@ def read_annotations(path: Path) -> Annotations:
     """Ground truth in seconds. Raises InputError when the file is missing, unreadable or of no known
     layout.
     """
+    with named(path):
+        return _annotations(path)
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Scored segments in seconds; a folder is read as one file per video (timelines).
+
+    Raises InputError when the file is missing, unreadable or of no known layout.
+    """
+    with named(path):
+        return _predictions(path)
+
+
+def _annotations(path: Path) -> Annotations:
     path, findings = Path(path), Findings()
     if thumos.is_folder(path):
         return thumos.annotations(path, findings)
@@ -50,7 +62,7 @@ def read_annotations(path: Path) -> Annotations:
         if any(fits(document) for fits, _ in PREDICTION_DOCUMENTS):
             raise InputError(f"{path}: holds predictions, where ground truth was expected; swap the two files?")
     else:
-        header = _header(text)
+        header = first_row(text)
         if epic.is_annotations(header):
             return epic.annotations(text, findings)
         if delimited.is_annotations(header):
@@ -58,11 +70,7 @@ def read_annotations(path: Path) -> Annotations:
     raise InputError(f"{path}: not ground truth of a known layout ({TRUTH_KINDS})")
 
 
-def read_predictions(path: Path) -> Predictions:
-    """Scored segments in seconds; a folder is read as one file per video (timelines).
-
-    Raises InputError when the file is missing, unreadable or of no known layout.
-    """
+def _predictions(path: Path) -> Predictions:
     path, findings = Path(path), Findings()
     if path.is_dir():
         return _read_folder(path)
@@ -81,7 +89,7 @@ def read_predictions(path: Path) -> Predictions:
             raise InputError(f"{path}: holds annotations, where predictions were expected; swap the two files?")
     elif thumos.is_detections(text):
         return thumos.predictions(text, findings)
-    elif delimited.is_predictions(_header(text)):
+    elif delimited.is_predictions(first_row(text)):
         return delimited.predictions(text, findings)
     raise InputError(f"{path}: not predictions of a known layout ({PREDICTION_KINDS})")
 
@@ -158,10 +166,6 @@ def _head(path: Path) -> bytes:
 
 def _is_json(text: str) -> bool:
     return text[:200].lstrip()[:1] in ("{", "[")
-
-
-def _header(text: str) -> list[str]:
-    return next(csv.reader(io.StringIO(text[: text.find("\n") + 1] or text)), [])
 
 
 def _npz(path: Path) -> Mapping[str, Any]:
