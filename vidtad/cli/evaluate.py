@@ -15,23 +15,49 @@ if TYPE_CHECKING:
 def evaluate(
     truth: Annotated[Path, typer.Argument(help="Ground truth: ActivityNet JSON and others, told apart by content.")],
     predictions: Annotated[Path, typer.Argument(help="Predictions: a timeline, ActivityNet results, or a folder.")],
-    protocol: Annotated[str | None, typer.Option(help="Rules to score by. Default: what the files suggest.")] = None,
-    subset: Annotated[str | None, typer.Option(help="Part of the ground truth to score on.")] = None,
-    tiou: Annotated[
-        list[float] | None, typer.Option(help="tIoU threshold; repeat it. Default: the protocol's.")
+    protocol: Annotated[
+        str | None, typer.Option(help="Rules to score by, such as thumos14, epic or ava. Default: by the ground truth.")
     ] = None,
+    subset: Annotated[str | None, typer.Option(help="Part of the ground truth to score on.")] = None,
+    tiou: Annotated[list[float] | None, typer.Option(help="tIoU threshold; repeat it. Default: the protocol's.")] = None,
+    ties: Annotated[str | None, typer.Option(help="Of equal scores first: later_first or earlier_first.")] = None,
+    blocked: Annotated[
+        Path | None, typer.Option(help="Videos to leave out: a JSON list; for AVA its exclusions file.")
+    ] = None,
+    label_map: Annotated[Path | None, typer.Option(help="AVA label map (.pbtxt) of the classes that count.")] = None,
+    diagnose: Annotated[bool, typer.Option("--diagnose", help="Error breakdown, sensitivity, confusions.")] = False,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamplings for 95 % confidence intervals.")] = 0,
+    against: Annotated[Path | None, typer.Option(help="Second predictions to compare with, paired.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
+    figures: Annotated[Path | None, typer.Option(help="Folder for figures, PNG and SVG (needs matplotlib).")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on anything odd in the files.")] = False,
     json: AsJson = False,
 ) -> None:
     """Score PREDICTIONS against TRUTH: average precision per tIoU threshold and class.
 
-    Example: vidtad evaluate gt.json timelines/match.json --tiou 0.5 --tiou 0.75
+    Example: vidtad evaluate gt.json timelines/ --protocol thumos14 --diagnose
     """
-    from vidtad.evaluation import evaluate_files
+    from vidtad.evaluation import Extras, evaluate_files
 
-    evaluation = evaluate_files(truth, predictions, protocol, subset=subset, tiou=tiou or None, strict=strict)
+    evaluation = evaluate_files(
+        truth,
+        predictions,
+        protocol,
+        subset=subset,
+        blocked=blocked or (),
+        label_map=label_map,
+        strict=strict,
+        extras=Extras(diagnose=diagnose, bootstrap=bootstrap, against=against, seed=seed),
+        tiou=tiou or None,
+        ties=ties,
+    )
     for finding in evaluation.findings:
         note(finding.line())
+    if figures is not None:
+        from vidtad.evaluation.figures import save_figures
+
+        for path in save_figures(evaluation, figures):
+            note(f"wrote {path}")
     if json:
         print_json(evaluation.to_json())
     else:
@@ -39,19 +65,19 @@ def evaluate(
 
 
 def show(evaluation: "Evaluation") -> None:
-    """AP per class and threshold, the means, and one line for a paper; percent."""
+    """Every table the evaluation has content for; percent."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE)
-    table.add_column("tIoU", overflow="fold")
-    for threshold in evaluation.protocol.tiou:
-        table.add_column(f"{threshold:.2f}", justify="right")
-    table.add_column("mean", justify="right", style="bold")
-    for label, row in sorted(zip(evaluation.classes, evaluation.ap, strict=True), key=lambda pair: pair[0]):
-        table.add_row(Text(label), *(f"{100 * ap:.1f}" for ap in (*row, row.mean())))
-    table.add_section()
-    table.add_row("mAP", *(f"{100 * ap:.1f}" for ap in (*evaluation.mAP, evaluation.average_mAP)))
-    console().print(table)
-    typer.echo(evaluation.paper_line())
+    from vidtad.evaluation import tables
+
+    for content in tables(evaluation):
+        table = Table(box=box.SIMPLE, title=Text(content.title), title_justify="left")
+        for number, heading in enumerate(content.header):
+            table.add_column(Text(heading), justify="right" if number else "left")
+        for row in content.rows:
+            table.add_row(*map(Text, row), style="bold" if row[0] == "mAP" else None)
+        console().print(table)
+        if content.note:
+            typer.echo(content.note)
