@@ -133,3 +133,13 @@ def test_v_prefix_is_bridged_and_told():
     truth = Annotations.from_rows([("v_abc", "x", 0, 2)])
     result = evaluate(truth, Predictions.from_rows([("abc", "x", 0, 2, 1.0)]), PROTOCOLS["activitynet"])
     assert result.average_mAP == 1 and "prefix" in result.findings[0].kind
+
+
+def test_frames_in_place_of_seconds_are_suspected():
+    truth = Annotations.from_rows([("v", "x", 0, 2)], duration=np.array([5.0]))
+    predicted = Predictions.from_rows([("v", "x", 30, 60, 0.9), ("v", "x", 0, 2, 0.5)])
+    findings = evaluate(truth, predicted, PROTOCOLS["activitynet"]).findings
+    assert [finding.kind for finding in findings] == ["prediction that starts after its video"]
+    assert "frames" not in findings[0].example
+    wrong = predicted.select(np.array([True, False]))
+    assert "frames" in evaluate(truth, wrong, PROTOCOLS["activitynet"]).findings[0].example

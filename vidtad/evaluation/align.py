@@ -99,6 +99,7 @@ def align(
     to_class = _prediction_classes(labels, predicted, truth, label_number, protocol, pr_rows, findings)
     pr = predicted.select(pr_rows)
     report_videos(truth, predicted, pr_videos, pr_rows, chosen, findings)
+    report_times(truth, gt, pr, pr_videos, findings)
     pr_class = to_class[pr.label]
     return Aligned(
         protocol=protocol,
@@ -245,6 +246,24 @@ def report_videos(
     silent = sorted(annotated - {name for name, _ in stray})
     if silent:
         findings.add("annotated video without predictions", silent[0], len(silent))
+
+
+def report_times(
+    truth: Annotations, gt: Annotations, predicted: Predictions, names: tuple[str, ...], findings: Findings
+) -> None:
+    """Note times beyond the end of the video, where its duration is known; nothing is clipped."""
+    late = np.flatnonzero(gt.end > truth.duration[gt.video])
+    if len(late):
+        where = gt.videos[gt.video[late[0]]]
+        findings.add("annotation that ends after its video", where, len(late), serious=False)
+    length = dict(zip(truth.videos, truth.duration.tolist(), strict=True))
+    duration = np.array([length.get(name, np.nan) for name in names] or [np.nan])[predicted.video]
+    beyond = np.flatnonzero(predicted.start >= duration)
+    if len(beyond):
+        example = f"{names[predicted.video[beyond[0]]]} at {predicted.start[beyond[0]]:g} s"
+        if len(beyond) > np.isfinite(duration).sum() / 2:
+            example += "; most do: are these frames, not seconds?"
+        findings.add("prediction that starts after its video", example, len(beyond))
 
 
 def _class_numbers(gt: Annotations, protocol: Protocol) -> tuple[tuple[str, ...], np.ndarray]:

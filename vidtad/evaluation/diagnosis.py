@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vidtad.errors import InputError
 from vidtad.evaluation.align import Aligned
 from vidtad.evaluation.characteristics import Bins, bins_for, characteristics
 from vidtad.evaluation.matching import blocks, temporal_iou
@@ -86,10 +87,15 @@ class Diagnosis:
 
 
 def diagnose(aligned: Aligned, truth: Annotations, bins: Mapping[str, Bins] | None = None) -> Diagnosis:
-    """Every table of one aligned pair. bins: of the protocol's data set by default."""
+    """Every table of one aligned pair. bins: of the protocol's data set by default.
+
+    Raises InputError when no annotation is longer than 0 s and no longer than its video.
+    """
     bins = bins if bins is not None else bins_for(aligned.protocol.name)
     traits = characteristics(aligned, truth)
     sound = (aligned.gt_end > aligned.gt_start) & ~(traits["coverage"] > 1)
+    if not sound.any():
+        raise InputError("diagnosis: no annotation is longer than 0 s and within its video")
     traits = {name: column[sound] for name, column in traits.items()}
     kept = keep_annotations(aligned, sound)
     average = len(kept.gt_class) / max(len(kept.classes), 1)
