@@ -21,11 +21,11 @@ def test_clips_do_not_see_each_other_and_an_empty_one_gives_no_rows() -> None:
         torch.zeros(0, 4),
         torch.tensor([[0, 0, 1.0, 1]]),
     ]
-    together = network(slow, fast, boxes)
+    together = network((slow, fast), boxes)
     assert together.shape == (3, 60)
-    alone = network(slow[2:], fast[2:], boxes[2:])
+    alone = network((slow[2:], fast[2:]), boxes[2:])
     torch.testing.assert_close(together[2:], alone)
-    fewer = network(slow[:1], fast[:1], [boxes[0][:1]])
+    fewer = network((slow[:1], fast[:1]), [boxes[0][:1]])
     assert not torch.allclose(together[:1], fewer), "the other actor of the clip must matter"
 
 
@@ -34,10 +34,10 @@ def test_padding_is_no_context() -> None:
     network = head()
     slow, fast = torch.randn(1, 8, 2, 6, 8), torch.randn(1, 4, 4, 6, 8)
     boxes = [torch.tensor([[0.0, 0.0, 0.4, 0.5]])]
-    found = network.run(slow, fast, boxes, [(0.6, 1.0)])
+    found = network.run((slow, fast), boxes, [(0.6, 1.0)])
     assert found.first_order[0].shape == (1, 4, 4, 3)
     slow[..., 5:] = 9
-    torch.testing.assert_close(network.run(slow, fast, boxes, [(0.6, 1.0)]).logits, found.logits)
+    torch.testing.assert_close(network.run((slow, fast), boxes, [(0.6, 1.0)]).logits, found.logits)
 
 
 def test_scores_are_one_pose_and_independent_actions() -> None:

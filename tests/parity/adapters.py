@@ -11,7 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from tests.parity import backbone_adapters, evaluation_adapters, frames_adapters, postprocess_adapters, react_adapters
+from tests.parity import (
+    backbone_adapters,
+    evaluation_adapters,
+    frames_adapters,
+    person_adapters,
+    postprocess_adapters,
+    react_adapters,
+)
 
 Adapter = Callable[[dict[str, Any], Mapping[str, np.ndarray], Path], dict[str, np.ndarray]]
 
@@ -21,4 +28,5 @@ ADAPTERS: dict[str, Adapter] = {
     **react_adapters.ADAPTERS,
     **postprocess_adapters.ADAPTERS,
     **evaluation_adapters.ADAPTERS,
+    **person_adapters.ADAPTERS,
 }

@@ -4,13 +4,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tests.parity import seeded
@@ -204,48 +202,10 @@ def slowfast_acar(manifest: Manifest, io: Arrays, drawn: dict[str, Tensor]) -> d
         "slow_res5_sub": slow[:, ::16],
         "fast_res5_sub": fast[:, ::8, ::2],
         "pooled_map": pooled,
-        "acar_logits": head(slow, fast, boxes),
+        "acar_logits": head((slow, fast), boxes),
         "linear_logits": acar.box_features(pooled, boxes) @ linear.T,
     }
     return {name: tensor.numpy() for name, tensor in outputs.items()}
-
-
-@torch.inference_mode()
-def acar_head_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
-    head = acar.load_head(slowfast_keys.split_acar(weights(manifest))[1]).eval()
-    slow, fast = (unit_scale_input(name, manifest).abs() for name in ("slow", "fast"))
-    rois, sizes = torch.from_numpy(io["rois"]), io["sizes_before_padding"]
-    boxes = [rois[start:end, 1:] for start, end in pairwise(io["roi_ids"].tolist())]
-    found = head.run(slow, fast, boxes, sizes.tolist())
-    outputs = {
-        "effective_hw": torch.tensor([[m.shape[2] + 2, m.shape[3] + 2] for m in found.first_order]),
-        "reduced_sub": found.reduced[:, ::32],
-        "roi_feats": found.actors,
-        "high_order": found.high_order,
-        "logits": found.logits,
-        "scores": acar.scores(found.logits),
-    }
-    for i, (first, relations) in enumerate(zip(found.first_order, found.relations, strict=True)):
-        outputs[f"first_order_sub_{i}"] = first[:, ::32]
-        outputs[f"hr2o_out_sub_{i}"] = relations[:, ::32]
-    return {name: tensor.numpy() for name, tensor in outputs.items()}
-
-
-@torch.inference_mode()
-def roi_head_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
-    drawn, config, boxes = weights(manifest), manifest["config"], torch.from_numpy(io["boxes"])
-    slow, fast = (unit_scale_input(name, manifest).abs() for name in ("slow", "fast"))
-    clips = [boxes[boxes[:, 0] == i, 1:] for i in range(len(slow))]
-    assert torch.equal(torch.cat(clips), boxes[:, 1:]), "boxes of a clip must be neighbours"
-    outputs = {}
-    for variant in config["variants"]:
-        rows = acar.box_features(
-            acar.time_mean(slow, fast), clips, scale=(config["spatial_scale"],) * 2, aligned=variant == "aligned"
-        )
-        logits = F.linear(rows, drawn["head.projection.weight"], drawn["head.projection.bias"])
-        named = {"roi_feats": rows, "logits": logits, "scores": logits.sigmoid()}
-        outputs.update({f"{name}_{variant}": tensor.numpy() for name, tensor in named.items()})
-    return outputs
 
 
 @torch.inference_mode()
@@ -268,6 +228,4 @@ ADAPTERS = {
     "r2plus1d_tsp": r2plus1d_adapter,
     "slowfast": slowfast_adapter,
     "nonlocal_block": nonlocal_adapter,
-    "acar_head": acar_head_adapter,
-    "slowfast_roi_head": roi_head_adapter,
 }
