@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidtad import extractors
+from vidtad import extractors, flow
 from vidtad.extractors import sampling
 from vidtad.extractors.base import ClipConvention, ClipExtractor
 from vidtad.extractors.preprocess import target_size
@@ -70,4 +70,54 @@ def snippet_sampling(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, 
     return outputs
 
 
-ADAPTERS = {"frame_preprocess": frame_preprocess, "snippet_sampling": snippet_sampling}
+def flow_quantise(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    pixels, bound = io["flow"], manifest["config"]["bound"]
+    levels = flow.quantise(pixels, bound)
+    floating = flow.levels_video_features(pixels, bound)
+    i3d, tsn = (extractors.PRESETS[name].convention for name in ("i3d/flow", "tsn/flow"))
+    return {
+        "denseflow_u8": levels,
+        "mmaction_u8": flow.quantise(pixels, bound, truncate=True),
+        "video_features_levels": floating,
+        "video_features_scaled": as_input(floating, i3d),
+        "i3d_from_denseflow": as_input(levels, i3d),
+        "tsn_from_denseflow": as_input(levels, tsn),
+    }
+
+
+def as_input(levels: np.ndarray, convention: ClipConvention) -> np.ndarray:
+    """A plane of flow levels under the extractor's own normalisation."""
+    extractor = ClipExtractor("parity", convention, torch.nn.Identity())
+    planes = np.repeat(levels[None, None, ..., None], 2, axis=-1)
+    return extractor.normalise(planes)[0, 0, 0].numpy()
+
+
+def tvl1_flow(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    common, outputs = manifest["config"]["common"], {}
+    for pair in sorted({name.split("/")[0] for name in io}):
+        first, second, true = (io[f"{pair}/{name}"] for name in ("frame0", "frame1", "true_flow"))
+        for variant, given in manifest["config"]["variants"].items():
+            settings = flow.TvL1(
+                tau=common["tau"],
+                lambda_=common["lambda"],
+                theta=common["theta"],
+                scale_step=common["scaleStep"],
+                scales=given["nscales"],
+                **{key: given[key] for key in ("warps", "epsilon", "inner", "outer", "median")},
+            )
+            computed = flow.tvl1_torch(first[None], second[None], settings)[0]
+            outputs[f"{pair}/{variant}"] = computed
+            if settings.epsilon:
+                errors = [
+                    np.linalg.norm(found - true, axis=2).mean() for found in (computed, io.arrays[f"{pair}/{variant}"])
+                ]
+                assert abs(errors[0] - errors[1]) <= 0.015, f"{pair}/{variant}: end-point errors {errors}"
+    return outputs
+
+
+ADAPTERS = {
+    "frame_preprocess": frame_preprocess,
+    "snippet_sampling": snippet_sampling,
+    "flow_quantise": flow_quantise,
+    "tvl1_flow": tvl1_flow,
+}

@@ -48,6 +48,8 @@ _I3D = ClipConvention(
     std=(127.5, 127.5, 127.5),
     channels=(("rgb", i3d.FEATURES),),
 )
+# Optical flow in levels of 0 to 255, its pictures resized before it is computed.
+_I3D_FLOW = dataclasses.replace(_I3D, mean=(127.5,) * 2, std=(127.5,) * 2, channels=(("flow", i3d.FEATURES),))
 # mmaction2's TSN: one frame in the middle of every 16.
 _TSN = ClipConvention(
     window=16,
@@ -59,6 +61,10 @@ _TSN = ClipConvention(
     std=(58.395, 57.12, 57.375),
     channels=(("rgb", 2048),),
     picks=(8,),
+)
+# Five flow fields around the middle of every 16, as levels minus 128 over 128.
+_TSN_FLOW = dataclasses.replace(
+    _TSN, mean=(128.0,) * 2, std=(128.0,) * 2, channels=(("flow", 2048),), picks=(6, 7, 8, 9, 10)
 )
 # BN-Inception wants 0-255 minus a mean; frames are 340x256 whatever their shape. Every fifth frame: G-TAD, ReAct.
 _BNINCEPTION = dataclasses.replace(
@@ -148,8 +154,15 @@ PRESETS: dict[str, Preset] = {
     "i3d": _i3d(),
     "i3d/thumos14": _i3d(),
     "i3d/activitynet": _i3d(stride=16, fps=Fraction(25)),
+    "i3d/flow": Preset(_I3D_FLOW, partial(i3d.InceptionI3d, 2), ("i3d-flow-kinetics400",), i3d.load),
     "i3d/video_features": _i3d(window=64, stride=64, interpolation="pillow"),
     "tsn": _tsn(),
+    "tsn/flow": Preset(
+        _TSN_FLOW,
+        _later("tsn", "TsnResNet", (3, 4, 6, 3), 10),
+        ("tsn-r50-320p-1x1x8-kinetics400-flow", "tsn-r50-activitynet-video-flow"),
+        _later("tsn", "load"),
+    ),
     "tsn/activitynet": _tsn(crop=256),
     "tsn/thumos14": Preset(
         _BNINCEPTION,

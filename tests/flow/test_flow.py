@@ -1,0 +1,115 @@
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from vidtad import flow
+from vidtad.errors import InputError
+from vidtad.flow import tvl1
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width), dtype=np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 3)
+
+
+def moved(source: np.ndarray, x: float, y: float) -> np.ndarray:
+    matrix = np.float32([[1, 0, x], [0, 1, y]])
+    return cv2.warpAffine(source, matrix, source.shape[::-1], flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> tuple[np.ndarray, np.ndarray]:
+    first = np.stack([picture(40, 52), picture(40, 52, 1)])
+    return first, np.stack([moved(first[0], 1.5, -0.75), moved(first[1], 0.0, 0.25)])
+
+
+SHORT = flow.TvL1(scales=3, warps=2)
+
+
+@pytest.mark.parametrize("settings", [SHORT, flow.TvL1(scales=2, warps=2, inner=40, outer=1, median=1)])
+def test_batched_tvl1_is_opencvs(pairs, settings: flow.TvL1) -> None:
+    expected = flow.tvl1_opencv(*pairs, settings)
+    computed = flow.tvl1_torch(*pairs, settings)
+    assert computed.shape == (2, 40, 52, 2) and computed.dtype == np.float32
+    # Releases before 5 round the coordinates of warps.
+    tolerance = 1e-6 if tvl1.EXACT_REMAP else 0.05
+    assert np.percentile(np.abs(computed - expected), 99) <= tolerance
+
+
+def test_a_pair_does_not_depend_on_its_neighbours(pairs) -> None:
+    together = flow.tvl1_torch(*pairs, SHORT)
+    for i in range(2):
+        alone = flow.tvl1_torch(pairs[0][i : i + 1], pairs[1][i : i + 1], SHORT)[0]
+        np.testing.assert_array_equal(alone, together[i])
+
+
+@pytest.mark.parametrize("name", list(flow.METHODS))
+def test_methods_find_a_known_shift(name: str) -> None:
+    first = picture(64, 80)
+    found = flow.flow_of(name)(first[None], moved(first, 2, -1)[None])[0, 16:-16, 16:-16]
+    np.testing.assert_allclose(np.median(found, axis=(0, 1)), (2, -1), atol=0.6 if name == "farneback" else 0.2)
+
+
+def test_unknown_method_gets_the_near_one() -> None:
+    with pytest.raises(InputError, match="tvl1"):
+        flow.flow_of("tvl-1")
+
+
+@pytest.mark.parametrize("side", [3, 5])
+def test_median_by_comparisons_is_the_median(side: int) -> None:
+    maps = torch.randn(2, 2, 9, 11)
+    expected = torch.from_numpy(np.stack([cv2.medianBlur(p, side) for p in maps.view(4, 9, 11).numpy()])).view(
+        maps.shape
+    )
+    assert torch.equal(tvl1.median_by_selection(maps, side), expected)
+    assert torch.equal(tvl1.median_filter(maps, side), expected)
+
+
+def test_warp_by_gathering_samples_like_grid_sample_and_is_zero_outside() -> None:
+    maps, motion = torch.randn(2, 3, 8, 9), 3 * torch.randn(2, 2, 8, 9)
+    motion[0, 0, 0, 0] = 50
+    warped = tvl1.warp_by_gathering(maps, motion)
+    x = (torch.arange(9.0) + motion[:, 0]) * 2 / 8 - 1
+    y = (torch.arange(8.0)[:, None] + motion[:, 1]) * 2 / 7 - 1
+    expected = torch.nn.functional.grid_sample(
+        maps, torch.stack([x, y], dim=-1), mode="bicubic", padding_mode="zeros", align_corners=True
+    )
+    torch.testing.assert_close(warped, expected, rtol=1e-4, atol=1e-4)
+    assert (warped[0, :, 0, 0] == 0).all()
+    torch.testing.assert_close(tvl1.warp_by_gathering(maps, torch.zeros_like(motion)), maps, rtol=0, atol=0)
+
+
+def test_settings_and_sizes_are_checked() -> None:
+    with pytest.raises(InputError, match="median of 1, 3 or 5"):
+        flow.TvL1(median=4)
+    with pytest.raises(InputError, match="of one size"):
+        tvl1.tvl1(torch.zeros(1, 20, 20), torch.zeros(1, 20, 21))
+
+
+def test_levels_and_back() -> None:
+    pixels = np.float32([-25, -20, -0.04, 0, 0.04, 12.34, 20, 25])
+    levels = flow.quantise(pixels)
+    assert levels.tolist() == [0, 0, 127, 128, 128, 206, 255, 255]
+    assert flow.quantise(pixels, truncate=True).tolist() == [0, 0, 127, 127, 127, 206, 255, 255]
+    assert np.abs(flow.dequantised(levels) - np.clip(pixels, -20, 20)).max() <= 20 / 255 + 1e-6
+
+
+def test_chunks_do_not_change_the_flows() -> None:
+    shown = [moved(picture(32, 32), i, 0) for i in range(6)]
+    calls: list[int] = []
+
+    def counted(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        calls.append(len(first))
+        return flow.farneback(first, second)
+
+    whole = np.stack(list(flow.pairwise_flow(shown, flow.farneback, chunk=16)))
+    parts = np.stack(list(flow.pairwise_flow(iter(shown), counted, chunk=2)))
+    assert calls == [2, 2, 1]
+    np.testing.assert_array_equal(parts, whole)
+    assert list(flow.pairwise_flow(shown[:1], flow.farneback)) == []
+
+
+def test_grey_weights() -> None:
+    rgb = np.uint8([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]])
+    assert flow.grey(rgb).tolist() == [[76, 150, 29]]
