@@ -20,6 +20,7 @@ from vidtad.errors import InputError
 from vidtad.video.header import Promise
 from vidtad.video.plan import read_plan
 from vidtad.video.pyav import PyavDecoder
+from vidtad.video.scale import to_rgb
 from vidtad.video.types import Damage, Decoded, Decoder
 
 TORCHCODEC_CHUNK = 8
@@ -38,7 +39,7 @@ class ArrayPicture:
         import av
 
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(self.pixels), format="rgb24")
-        return frame.to_ndarray(format="rgb24", width=width, height=height, interpolation="BICUBIC")
+        return to_rgb(frame, height, width)
 
 
 class PlannedDecoder:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vidtad.video.header import Promise, open_container, video_stream
+from vidtad.video.scale import to_rgb
 from vidtad.video.types import Damage, Decoded
 
 # Consecutive read errors after which the rest of a file is given up.
@@ -30,9 +31,7 @@ class AvPicture:
         """Pixels (height, width, 3) uint8, upright."""
         if self.turns % 2:
             height, width = width, height
-        kept = self.frame.width == width and self.frame.height == height
-        scaled = {} if kept else {"width": width, "height": height, "interpolation": "BICUBIC"}
-        stored = self.frame.to_ndarray(format="rgb24", **scaled)
+        stored = to_rgb(self.frame, height, width)
         return np.ascontiguousarray(np.rot90(stored, self.turns)) if self.turns else stored
 
 

@@ -69,8 +69,8 @@ class Frame:
     def rgb(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """Upright pixels, (H, W, 3) uint8; with `size` = (height, width) scaled by the decoder on the way.
 
-        Scaling here is bicubic as FFmpeg does it, which differs in the last grey levels from OpenCV's and
-        torch's: do not mix them within one set of features. Each call converts anew.
+        Scaling here (area average when shrinking, bicubic when enlarging) is FFmpeg's, which differs from
+        OpenCV's and torch's: do not mix them within one set of features. Each call converts anew.
         """
         height, width = size or (self.height, self.width)
         return self.picture.rgb(height, width)
