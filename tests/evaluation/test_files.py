@@ -59,6 +59,8 @@ def test_protocol_is_detected_by_content(tmp_path):
     }
     assert {name: result.protocol.name for name, result in found.items()} == {name: name for name in found}
     assert set(found["epic"].details["tasks"]) == {"verb", "noun", "action"}
+    assert "verb mAP average 57.59; noun mAP average 63.50; action mAP average 65.27" in found["epic"].paper_line()
+    assert "Recall@1x" in found["ego4d"].paper_line()
     for result in found.values():
         assert result.to_json().keys() >= KEYS
         assert all(len(row) == len(table.header) for table in tables(result) for row in table.rows)

@@ -143,3 +143,13 @@ def test_frames_in_place_of_seconds_are_suspected():
     assert "frames" not in findings[0].example
     wrong = predicted.select(np.array([True, False]))
     assert "frames" in evaluate(truth, wrong, PROTOCOLS["activitynet"]).findings[0].example
+
+
+def test_stray_videos_can_be_dropped():
+    truth = Annotations.from_rows([("v", "x", 0, 2)])
+    predicted = Predictions.from_rows([("w", "x", 0, 2, 0.9), ("v", "x", 0, 2, 0.5)])
+    assert evaluate(truth, predicted, PROTOCOLS["activitynet"]).average_mAP == 0.5
+    dropping = replace(PROTOCOLS["activitynet"], stray_videos="drop")
+    assert evaluate(truth, predicted, dropping).average_mAP == 1
+    with pytest.raises(InputError, match="count, drop"):
+        replace(RULES, stray_videos="keep")

@@ -95,6 +95,10 @@ def align(
     )
     pr_keep = ~np.isin(predicted.video, [i for i, name in enumerate(pr_videos) if name in gone])
     pr_rows = np.flatnonzero(pr_keep)
+    if protocol.stray_videos == "drop":
+        annotated = {truth.videos[video] for video in np.unique(gt.video)}
+        there = np.array([name in annotated for name in pr_videos], bool)
+        pr_rows = pr_rows[there[predicted.video[pr_rows]]]
     labels = prediction_labels(predicted, truth, findings)
     to_class = _prediction_classes(labels, predicted, truth, label_number, protocol, pr_rows, findings)
     pr = predicted.select(pr_rows)

@@ -24,6 +24,15 @@ DENSE_TIOU = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 Ties = Literal["later_first", "earlier_first"]
 
+CHOICES = {
+    "ties": ("later_first", "earlier_first"),
+    "zero_union": ("match", "miss"),
+    "duplicates": ("keep", "actionformer", "opentad"),
+    "unknown_labels": ("drop", "refuse", "collide"),
+    "stray_videos": ("count", "drop"),
+    "class_order": ("appearance", "label_id"),
+}
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -35,7 +44,8 @@ class Protocol:
     match (ActivityNet, ActionFormer, Ego4D) or a miss (OpenTAD). duplicates: `keep`, or drop repeated
     annotations by the rule of ActionFormer or OpenTAD (1 ms tolerance). unknown_labels: predictions of a
     class without annotations are dropped, refused (the ActivityNet program stops), or `collide`
-    (ActionFormer: an unknown number falls on the class re-numbered to it). class_order: numbering of the
+    (ActionFormer: an unknown number falls on the class re-numbered to it). stray_videos: predictions
+    in videos without an annotation are false positives, or dropped (TadTR). class_order: numbering of the
     classes. drop_labels: annotations that are no class.
     """
 
@@ -46,6 +56,7 @@ class Protocol:
     zero_union: Literal["match", "miss"] = "match"
     duplicates: Literal["keep", "actionformer", "opentad"] = "keep"
     unknown_labels: Literal["drop", "refuse", "collide"] = "drop"
+    stray_videos: Literal["count", "drop"] = "count"
     class_order: Literal["appearance", "label_id"] = "appearance"
     drop_labels: tuple[str, ...] = ()
     recall_at: tuple[int, ...] = (1, 5)
@@ -53,8 +64,9 @@ class Protocol:
     def __post_init__(self) -> None:
         if not self.tiou or not all(0 < threshold <= 1 for threshold in self.tiou):
             raise InputError(f"tIoU thresholds must be above 0 and at most 1, not {list(self.tiou)}")
-        if self.ties not in ("later_first", "earlier_first"):
-            raise InputError(f"ties: {self.ties!r} is neither 'later_first' nor 'earlier_first'")
+        for name, values in CHOICES.items():
+            if getattr(self, name) not in values:
+                raise InputError(f"{name}: {getattr(self, name)!r} is none of {', '.join(values)}")
 
     def line(self) -> str:
         """The rule in a few words, for people."""

@@ -1,6 +1,6 @@
 """What an evaluation found, ready for a table, a JSON document or a line in a paper."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,12 +104,23 @@ class Evaluation:
             f"{100 * value:.2f}@{threshold:.3g}" for threshold, value in zip(self.protocol.tiou, self.mAP, strict=True)
         )
         average = f"average {100 * self.average_mAP:.2f} over tIoU {grid_text(self.protocol.tiou)}; "
+        parts = "".join(self._other_figures())
         where = f", subset {self.subset}" if self.subset else ""
         return (
-            f"mAP {average if len(self.protocol.tiou) > 1 else ''}{values} "
+            f"{parts}mAP {average if len(self.protocol.tiou) > 1 else ''}{values} "
             f"(protocol {self.protocol.name}{where}: {self.videos} videos, {self.instances} instances, "
             f"{len(self.classes)} classes; equal scores {self.protocol.ties.replace('_', ' ')})"
         )
+
+    def _other_figures(self) -> Iterator[str]:
+        """Headline figures of the challenges that have more than one, each ending in a separator."""
+        for name, task in self.details.get("tasks", {}).items():
+            if name != "action":
+                yield f"{name} mAP average {100 * task['average_mAP']:.2f}; "
+        if "tasks" in self.details:
+            yield "action "
+        if "retrieval" in self.details:
+            yield f"Recall@1x {100 * self.details['retrieval']['recall_1x_at_0.5']:.2f}@0.5; "
 
 
 def _nullable(row: np.ndarray) -> list[float | None]:
