@@ -16,6 +16,7 @@ MOST_PIXELS = 8192 * 8192
 PICTURE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*")
 PLAYLISTS = {"hls", "concat", "dash", "imf"}
 PACKETS_BEFORE_FIRST_FRAME = 2000
+PACKETS_MEASURED = 250
 
 
 @dataclass(frozen=True)
@@ -149,19 +150,34 @@ def video_stream(container: Any, path: str | Path) -> Any:
 
 
 def _rate(stream: Any, path: str | Path, fps: Fraction | None) -> Fraction:
-    """Average frames per second the header claims. Raises InputError when absurd and no `fps` is given."""
+    """Average frames per second: claimed, else measured. Raises InputError when absurd and no `fps` is given."""
+    if rate_is_absurd(stream):
+        if fps is not None:
+            return fps
+        said = f"{float(stream.average_rate):.6g} frames per second"
+        raise InputError(f"{path}: the header claims an impossible frame rate ({said}); give it with --fps")
     for claimed in (stream.average_rate, stream.guessed_rate, stream.base_rate):
         if plausible(claimed):
             return Fraction(claimed)
-        if claimed is not None and fps is None and claimed is stream.average_rate:
-            break
-        if claimed is not None and claimed == stream.average_rate:
-            break
-    if fps is not None:
-        return fps
-    shown = stream.average_rate or stream.guessed_rate
-    said = "no frame rate" if shown is None else f"an impossible frame rate ({float(shown):.6g} per second)"
-    raise InputError(f"{path}: the header says {said}; give the true one with --fps")
+    measured = _measured_rate(path) or fps
+    if measured is None:
+        raise InputError(f"{path}: the header says no frame rate; give it with --fps")
+    return measured
+
+
+def _measured_rate(path: str | Path) -> Fraction | None:
+    """Average rate of the first packets, where no field of the header can be true."""
+    with open_container(path) as container:
+        stream = video_stream(container, path)
+        times = []
+        for packet in packets_of(container, stream):
+            if packet.pts is not None:
+                times.append(packet.pts)
+            if len(times) == PACKETS_MEASURED:
+                break
+        span = (max(times) - min(times)) * Fraction(stream.time_base) if times else Fraction(0)
+        rate = Fraction((len(times) - 1) / span).limit_denominator(1001) if span else None
+        return rate if plausible(rate) else None
 
 
 def rate_is_absurd(stream: Any) -> bool:
@@ -192,50 +208,53 @@ def _promised(container: Any, stream: Any, rate: Fraction) -> tuple[float | None
 
 def examine(path: str | Path, *, fps: Fraction | None = None) -> Promise:
     """Read the header and the first decodable frame. Raises InputError as `probe` does."""
-    if fps is not None and not plausible(fps):
-        raise InputError(f"A frame rate of {fps} per second is out of range: give one from 0.01 to 1000")
     with open_container(path) as container:
         stream = video_stream(container, path)
-        absurd = rate_is_absurd(stream)
-        first = first_frame(container, stream)
-        if first is None:
-            raise InputError(f"{path}: no frame of it can be decoded; the file is damaged or not a video")
-        by_index = absurd or first.pts is None
-        # A raw stream's average rate is the demuxer's default; the guess comes from the pictures themselves.
-        untimed = stream.guessed_rate if by_index and not absurd and plausible(stream.guessed_rate) else None
-        rate = (fps or untimed if by_index else None) or _rate(stream, path, fps)
-        frames = stream.frames or None
-        promised, solid = _promised(container, stream, rate)
-        if by_index:
-            promised, solid = (float(frames / rate), True) if frames else (None, False)
-        turned = _quarter_turns(first.rotation) % 2
-        size = (first.height, first.width) if turned else (first.width, first.height)
-        if first.width * first.height > MOST_PIXELS:
-            raise InputError(f"{path}: pictures of {first.width} x {first.height} pixels are too large")
-        info = VideoInfo(
-            path=str(path),
-            width=size[0],
-            height=size[1],
-            fps=rate,
-            duration_s=_length(path, rate) if promised is None else promised,
-            frames=frames,
-            codec=stream.codec.canonical_name if hasattr(stream.codec, "canonical_name") else stream.name,
-            rotation=_quarter_turns(first.rotation) * 90,
-            constant_rate=by_index or _looks_constant(stream),
-            start_s=0.0 if first.pts is None or absurd else float(first.pts * first.time_base),
-        )
-        return Promise(
-            info=info,
-            frames=frames,
-            duration_s=promised,
-            solid=solid,
-            by_index=by_index,
-            warnings=_warnings(path, info, first, by_index, fps),
-            time_base=Fraction(stream.time_base),
-            first_ticks=first.pts,
-            interlaced=bool(first.interlaced_frame),
-            container=container.format.name,
-        )
+        return judge(path, container, stream, first_frame(container, stream), fps)
+
+
+def judge(path: str | Path, container: Any, stream: Any, first: Any, fps: Fraction | None) -> Promise:
+    """What header and first decoded frame (PyAV; None: there is none) promise. Raises InputError."""
+    if fps is not None and not plausible(fps):
+        raise InputError(f"A frame rate of {fps} per second is out of range: give one from 0.01 to 1000")
+    if first is None:
+        raise InputError(f"{path}: no frame of it can be decoded; the file is damaged or not a video")
+    if first.width * first.height > MOST_PIXELS:
+        raise InputError(f"{path}: pictures of {first.width} x {first.height} pixels are too large")
+    absurd = rate_is_absurd(stream)
+    by_index = absurd or first.pts is None
+    # A raw stream's average rate is the demuxer's default; the guess comes from the pictures themselves.
+    untimed = stream.guessed_rate if by_index and not absurd and plausible(stream.guessed_rate) else None
+    rate = (fps or untimed if by_index else None) or _rate(stream, path, fps)
+    frames = stream.frames or None
+    promised, solid = _promised(container, stream, rate)
+    if by_index:
+        promised, solid = (float(frames / rate), True) if frames else (None, False)
+    turns = quarter_turns(first)
+    info = VideoInfo(
+        path=str(path),
+        width=first.height if turns % 2 else first.width,
+        height=first.width if turns % 2 else first.height,
+        fps=rate,
+        duration_s=_length(path, rate) if promised is None else promised,
+        frames=frames,
+        codec=stream.codec.canonical_name if hasattr(stream.codec, "canonical_name") else stream.name,
+        rotation=turns * 90,
+        constant_rate=by_index or _looks_constant(stream),
+        start_s=0.0 if by_index else float(first.pts * first.time_base),
+    )
+    return Promise(
+        info=info,
+        frames=frames,
+        duration_s=promised,
+        solid=solid,
+        by_index=by_index,
+        warnings=_warnings(path, info, first, by_index, fps),
+        time_base=Fraction(stream.time_base),
+        first_ticks=first.pts,
+        interlaced=bool(first.interlaced_frame),
+        container=container.format.name,
+    )
 
 
 def _warnings(
@@ -301,5 +320,6 @@ def packets_of(container: Any, stream: Any) -> Any:
             return
 
 
-def _quarter_turns(degrees: int) -> int:
-    return round((degrees or 0) / 90) % 4
+def quarter_turns(frame: Any) -> int:
+    """Quarter turns counter-clockwise, 0 to 3, that show a decoded frame (PyAV) upright."""
+    return round((frame.rotation or 0) / 90) % 4

@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vidtad.video.header import Promise, open_container, video_stream
+from vidtad.video.header import Promise, judge, open_container, quarter_turns, video_stream
 from vidtad.video.scale import to_rgb
 from vidtad.video.types import Damage, Decoded
 
@@ -40,14 +41,15 @@ class PyavDecoder:
 
     name = "pyav"
 
-    def __init__(self, path: str | Path, promise: Promise) -> None:
+    def __init__(self, path: str | Path, promise: Promise | None = None) -> None:
         self.path = path
-        self.turns = promise.info.rotation // 90 % 4
         self.container = open_container(path)
         self.stream = video_stream(self.container, path)
         self.stream.thread_type = "AUTO"
         self.time_base = Fraction(self.stream.time_base)
         self.damage = Damage()
+        self._turns: int | None = None
+        self._peeked: Iterator[Decoded] | None = None
         self._pending: list[int] = []
         self._last: int | None = None
         self._orderly = True
@@ -67,12 +69,26 @@ class PyavDecoder:
             self.container.seek(ticks, stream=self.stream)
         except av.error.FFmpegError:
             self.container.seek(0)
+        self._peeked = None
         self._pending.clear()
         self._last, self._orderly = None, True
         self._suspect, self._failures_seen = False, self.damage.failures
 
+    def examine(self, fps: Fraction | None) -> Promise:
+        """What header and first frame promise; `decode` still gives that frame first. Raises InputError."""
+        flow = self._frames()
+        first = next(flow, None)
+        picture = first.picture if first else None
+        self._peeked = chain([first], flow) if first else flow
+        frame = picture.frame if isinstance(picture, AvPicture) else None
+        return judge(self.path, self.container, self.stream, frame, fps)
+
     def decode(self) -> Iterator[Decoded]:
         """Every frame once, in presentation order, upright; after `seek`, those from there on."""
+        flow, self._peeked = self._peeked or self._frames(), None
+        return flow
+
+    def _frames(self) -> Iterator[Decoded]:
         for packet in self._packets():
             for frame in self._tolerant(packet):
                 yield self._handed(frame)
@@ -91,13 +107,16 @@ class PyavDecoder:
                 if overdue < ticks and self.damage.failures:
                     self.damage.lose(overdue)
         self._last = ticks
-        height, width = (frame.width, frame.height) if self.turns % 2 else (frame.height, frame.width)
+        if self._turns is None:
+            self._turns = quarter_turns(frame)
+        turned = self._turns % 2
+        height, width = (frame.width, frame.height) if turned else (frame.height, frame.width)
         if frame.is_corrupt or self.damage.failures > self._failures_seen:
             self._suspect = True
         if frame.key_frame and not frame.is_corrupt:
             self._suspect = False
         self._failures_seen = self.damage.failures
-        picture = AvPicture(frame, self.turns)
+        picture = AvPicture(frame, self._turns)
         return Decoded(ticks, frame.duration or 0, height, width, picture, self._suspect)
 
     def _packets(self) -> Iterator[Any]:

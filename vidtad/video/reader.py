@@ -12,6 +12,7 @@ from vidtad.video.backends import decoder_class
 from vidtad.video.clock import Clock
 from vidtad.video.header import Promise, examine, open_container, packets_of
 from vidtad.video.isolate import IsolatedDecoder
+from vidtad.video.pyav import PyavDecoder
 from vidtad.video.types import Decoded, Decoder, DecodeReport, Frame, VideoInfo
 
 # Decoders that were seen to hang inside native code, where only ending the process helps.
@@ -70,10 +71,20 @@ class Video:
         self._fps = fps
         self._isolate = decoder in UNTRUSTED if isolate is None else isolate
         self._access: Access | None = None
-        self.promise: Promise = examine(path, fps=fps)
+        self._open: Decoder | None = None
+        if decoder == "pyav" and not self._isolate:
+            # One opening serves both the header and the first pass.
+            ready = PyavDecoder(path)
+            try:
+                self.promise: Promise = ready.examine(fps)
+            except BaseException:
+                ready.close()
+                raise
+            self._ready: PyavDecoder | None = ready
+        else:
+            self.promise, self._ready = examine(path, fps=fps), None
         self.info: VideoInfo = replace(self.promise.info, decoder=decoder)
         self._report: DecodeReport | None = None
-        self._open: Decoder | None = None
 
     def __enter__(self) -> "Video":
         return self
@@ -85,9 +96,10 @@ class Video:
 
     def close(self) -> None:
         """Free the file; frames already taken stay valid."""
-        if self._open is not None:
-            self._open.close()
-            self._open = None
+        for source in (self._open, self._ready):
+            if source is not None:
+                source.close()
+        self._open = self._ready = None
         if self._access is not None:
             self._access.close()
             self._access = None
@@ -115,8 +127,8 @@ class Video:
         if self._open is not None:
             self._open.close()
         self._report = None
-        source = self._source()
-        self._open = source
+        source = self._open = self._ready or self._source()
+        self._ready = None
         walk = _Walk(self, self.promise, source)
         try:
             yield from walk.frames()
