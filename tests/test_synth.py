@@ -120,3 +120,19 @@ def test_written_clips(tmp_path):
 def test_unknown_level():
     with pytest.raises(InputError, match="level 9 does not exist"):
         render(1, 9)
+
+
+def test_shipped_bundle_knows_the_generated_classes():
+    from vidtad.checkpoints import builtin_bundle
+    from vidtad.pipelines.demo import FIRST_UNSEEN_SEED
+    from vidtad.pipelines.extraction import bundle_extractor
+    from vidtad.pipelines.temporal import load_detector
+
+    bundle = builtin_bundle("react")
+    assert bundle.classes == CLASSES
+    assert bundle.demonstration
+    demo = set(range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + 1000))
+    for split in ("train", "validation"):
+        assert not demo & set(range(*bundle.training["seeds"][split]))
+    extractor = bundle_extractor(bundle).extractor
+    assert extractor.convention.width == bundle.width == load_detector(bundle).network.config.in_channels

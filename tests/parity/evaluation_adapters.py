@@ -148,7 +148,7 @@ def ego4d_mq(manifest: dict[str, Any], io: Mapping[str, np.ndarray], folder: Pat
         out[f"{order}/ego4d_retrieval/recall"] = result.details["retrieval"]["recall"]
         for name in ("actionformer", "opentad"):
             rules = replace(PROTOCOLS[name], tiou=PROTOCOLS["ego4d"].tiou)
-            numbers = temporal_numbers(wrapped, predicted, rules, None, (), asked[order][name])
+            numbers = temporal_numbers(wrapped, predicted, rules, asked.get("subset"), (), asked[order][name])
             out |= {f"{order}/{name}/{path}": value for path, value in numbers.items()}
     return out
 

@@ -9,8 +9,10 @@ to 1. Also read as detections: timelines with `people`. Label maps are text prot
 import csv
 import functools
 import io
+import math
 import re
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -153,36 +155,47 @@ def boxes_text(boxes: Boxes) -> str:
     return text.getvalue()
 
 
-def _boxes(table: Sequence[Sequence[Any]], findings: Findings) -> Boxes:
+def _boxes(table: Iterable[Sequence[Any]], findings: Findings) -> Boxes:
     images: dict[Key, int] = {}
-    kept, image = [], []
-    seconds = numbers([row[1] if len(row) > 1 else None for row in table])
-    for row, second in zip(table, seconds.tolist(), strict=True):
+    stamps: dict[tuple[Any, Any], int] = {}
+    image, cells = array("q"), array("d")
+    for row in table:
         if not row:
             continue
-        if len(row) not in (2, 7, 8) or not np.isfinite(second):
-            findings.add("row that is not an AVA row", ",".join(map(str, row))[:80])
+        if len(row) not in (2, 7, 8):
+            findings.add("row that is not an AVA row", _short(row))
             continue
-        number = images.setdefault(image_key(row[0], second), len(images))
-        if len(row) > 2:
-            kept.append(row)
-            image.append(number)
-    box = np.stack([numbers([row[column] for row in kept]) for column in range(2, 6)], axis=1)
-    label = numbers([row[6] for row in kept])
-    value = numbers([row[7] if len(row) == 8 and row[7] != "" else 0 for row in kept])
-    sound = np.isfinite(box).all(axis=1) & np.isfinite(value) & np.isfinite(label)
-    sound[sound] &= label[sound] % 1 == 0
-    wrong = np.flatnonzero(~sound)
-    if len(wrong):
-        findings.add("row with a box, id or score that is no number", ",".join(map(str, kept[wrong[0]])), len(wrong))
+        try:
+            number = stamps.get((row[0], row[1]), -1)
+            if number < 0:
+                number = images.setdefault(image_key(row[0], _finite(row[1])), len(images))
+                stamps[row[0], row[1]] = number
+            if len(row) > 2:
+                value = row[7] if len(row) == 8 and row[7] != "" else 0.0
+                cells.extend([*map(_finite, row[2:6]), float(int(row[6])), _finite(value)])
+                image.append(number)
+        except (ValueError, TypeError, OverflowError):
+            findings.add("row with a time, box, id or score that is no number", _short(row))
+    values = np.frombuffer(cells, np.float64).reshape(-1, 6) if len(cells) else np.zeros((0, 6))
     return Boxes(
         tuple(images),
-        np.array(image, np.int64)[sound],
-        box[sound],
-        label[sound].astype(np.int64),
-        value[sound],
+        np.array(image, np.int64),
+        values[:, :4].copy(),
+        values[:, 4].astype(np.int64),
+        values[:, 5].copy(),
         findings.result(),
     )
+
+
+def _finite(cell: Any) -> float:
+    number = float(cell)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _short(row: Sequence[Any]) -> str:
+    return ",".join(map(str, row))[:80]
 
 
 def _people_rows(people: Mapping[str, Any], ids: Mapping[str, int], findings: Findings) -> list[list[Any]]:

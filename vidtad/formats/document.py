@@ -78,10 +78,10 @@ def is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
-def csv_rows(text: str) -> list[list[str]]:
-    """Rows of CSV text. Raises InputError when it is none, such as a file with null bytes."""
+def csv_rows(text: str) -> Iterator[list[str]]:
+    """Rows of CSV text, one at a time. Raises InputError when it is none, such as a file with null bytes."""
     try:
-        return list(csv.reader(io.StringIO(text)))
+        yield from csv.reader(io.StringIO(text))
     except csv.Error as error:
         raise InputError(f"not readable as CSV ({error})") from error
 
@@ -98,7 +98,7 @@ def csv_records(text: str) -> list[dict[str, str]]:
     """Rows of CSV text with a header line, by column; missing cells are empty. Raises InputError as
     `csv_rows`.
     """
-    header, *rest = csv_rows(text) or [[]]
+    header, *rest = list(csv_rows(text)) or [[]]
     return [dict(zip(header, row + [""] * (len(header) - len(row)), strict=False)) for row in rest if row]
 
 
