@@ -74,14 +74,10 @@ def align(
         ],
         bool,
     )
-    no_class = [position for position, name in enumerate(truth.labels) if name in protocol.drop_labels]
-    keep = chosen[truth.video] & ~np.isin(truth.label, no_class) if len(truth) else np.zeros(0, bool)
-    rows = np.flatnonzero(keep)
-    rows = rows[distinct_annotations(truth.select(rows), protocol, findings)]
+    rows = _evaluated_rows(truth, chosen, protocol, findings)
     if not len(rows):
         raise InputError(f"ground truth: no annotation to evaluate{f' in subset {subset!r}' if subset else ''}")
     gt = truth.select(rows)
-
     classes, label_number = _class_numbers(gt, protocol)
     videos, known, video_number = _video_numbers(truth, chosen)
     pr_videos = match_video_names(predicted, truth, findings)
@@ -93,12 +89,7 @@ def align(
         ],
         np.int64,
     )
-    pr_keep = ~np.isin(predicted.video, [i for i, name in enumerate(pr_videos) if name in gone])
-    pr_rows = np.flatnonzero(pr_keep)
-    if protocol.stray_videos == "drop":
-        annotated = {truth.videos[video] for video in np.unique(gt.video)}
-        there = np.array([name in annotated for name in pr_videos], bool)
-        pr_rows = pr_rows[there[predicted.video[pr_rows]]]
+    pr_rows = _kept_predictions(truth, gt, predicted, pr_videos, gone, protocol)
     labels = prediction_labels(predicted, truth, findings)
     to_class = _prediction_classes(labels, predicted, truth, label_number, protocol, pr_rows, findings)
     pr = predicted.select(pr_rows)
@@ -125,6 +116,28 @@ def align(
         order=rank_known(pr_class, pr.score, protocol.ties),
         findings=(*truth.findings, *predicted.findings, *findings.result()),
     )
+
+
+def _evaluated_rows(truth: Annotations, chosen: np.ndarray, protocol: Protocol, findings: Findings) -> np.ndarray:
+    no_class = [position for position, name in enumerate(truth.labels) if name in protocol.drop_labels]
+    keep = chosen[truth.video] & ~np.isin(truth.label, no_class) if len(truth) else np.zeros(0, bool)
+    rows = np.flatnonzero(keep)
+    return rows[distinct_annotations(truth.select(rows), protocol, findings)]
+
+
+def _kept_predictions(
+    truth: Annotations,
+    gt: Annotations,
+    predicted: Predictions,
+    names: tuple[str, ...],
+    gone: set[str],
+    protocol: Protocol,
+) -> np.ndarray:
+    keep = np.array([name not in gone for name in names], bool)
+    if protocol.stray_videos == "drop":
+        annotated = {truth.videos[video] for video in np.unique(gt.video)}
+        keep &= np.array([name in annotated for name in names], bool)
+    return np.flatnonzero(keep[predicted.video]) if len(predicted) else np.zeros(0, np.int64)
 
 
 def rank(group: np.ndarray, score: np.ndarray, ties: str) -> np.ndarray:

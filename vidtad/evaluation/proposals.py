@@ -48,6 +48,7 @@ class ProposalRecall:
         return float(self.average_recall[number - 1])
 
     def to_json(self) -> dict[str, Any]:
+        """AR at the usual numbers, AUC, and the whole curve."""
         points = [n for n in (1, 5, 10, 50, 100) if n <= len(self.average_recall)]
         return {
             "AR@AN": {str(n): self.at(n) for n in points},

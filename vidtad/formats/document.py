@@ -121,6 +121,7 @@ class SegmentColumns:
         return len(self.names) - 1
 
     def add(self, video: int, label: Any, segment: Any, score: Any = 0.0) -> None:
+        """Take one segment of a video added before, as the document has it."""
         if not isinstance(segment, (list, tuple)) or len(segment) != 2:
             self.findings.add("segment without two ends", f"{self.names[video]}: {_short(segment)}")
             return
