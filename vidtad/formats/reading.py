@@ -13,7 +13,7 @@ from vidtad.formats import activitynet, delimited, ego4d, epic, multithumos, thu
 from vidtad.formats.document import first_row, named, parse_json, read_text
 from vidtad.formats.tables import Annotations, Findings, Predictions, index_names
 
-TRUTH_KINDS = "ActivityNet, Ego4D or MultiTHUMOS JSON, an EPIC-KITCHENS or five-column CSV, a THUMOS'14 folder"
+TRUTH_KINDS = "ActivityNet, Ego4D or MultiTHUMOS JSON, an EPIC-KITCHENS CSV, CSV with video,start_s,end_s,label[,subset], a THUMOS'14 folder"
 PREDICTION_KINDS = (
     "a timeline or ActivityNet results JSON, CSV with video,start_s,end_s,label,score, an EPIC or Ego4D submission, "
     "THUMOS text, ActionFormer's eval_results.pkl"
