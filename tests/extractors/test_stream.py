@@ -46,6 +46,9 @@ class FirstAndLast:
 
     convention = replace(CONVENTION, channels=(("rgb", 2),))
 
+    def frames(self, frames):
+        return frames
+
     def prepare(self, rgb: np.ndarray) -> np.ndarray:
         return rgb
 

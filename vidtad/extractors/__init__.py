@@ -5,16 +5,29 @@ import difflib
 from collections.abc import Mapping
 from fractions import Fraction
 from types import EllipsisType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from vidtad.errors import InputError
 from vidtad.extractors.base import ClipConvention, ClipExtractor
+from vidtad.extractors.flows import FlowExtractor, TwoStream
 from vidtad.extractors.presets import PRESETS, Preset
+from vidtad.flow import flow_of
 from vidtad.models.loading import load_exactly
 
-__all__ = ["PRESETS", "ClipConvention", "ClipExtractor", "Preset", "build", "find", "random_weights"]
+__all__ = [
+    "PRESETS",
+    "ClipConvention",
+    "ClipExtractor",
+    "FlowExtractor",
+    "Preset",
+    "TwoStream",
+    "build",
+    "find",
+    "random_weights",
+]
 
 
 def find(name: str) -> Preset:
@@ -33,19 +46,29 @@ def build(
     window: int | None = None,
     stride: int | None = None,
     fps: Fraction | EllipsisType | None = ...,
+    flow: str | None = None,
 ) -> ClipExtractor:
     """The extractor `name` with `weights` (a state dict in any published layout), ready on `device`.
 
-    `window` and `stride` (frames) and `fps` (None: the video's own rate) replace the preset's. Raises
-    InputError for an unknown name, weights of another network, or a window or stride under 1.
+    `window` and `stride` (frames) and `fps` (None: the video's own rate) replace the preset's, as
+    does `flow` (a method of `vidtad.flow`) for networks that see flow. Raises InputError for an unknown name, weights
+    of another network, or a window or stride under 1.
     """
     preset = find(name)
-    changes = {key: value for key, value in (("window", window), ("stride", stride)) if value is not None}
+    changes: dict[str, Any] = {
+        key: value for key, value in (("window", window), ("stride", stride)) if value is not None
+    }
     convention = dataclasses.replace(preset.convention, **changes)
     if fps is not ...:
         convention = dataclasses.replace(convention, fps=fps)
+    if flow is not None:
+        if convention.flow is None:
+            raise InputError(f"extractor {name} sees no optical flow: leave its method out")
+        flow_of(flow)
+        convention = dataclasses.replace(convention, flow=flow)
     load = preset.load or (lambda state_dict: load_exactly(preset.network(), state_dict))
-    return ClipExtractor(name, convention, load(weights), device)
+    kind = ClipExtractor if convention.flow is None else FlowExtractor
+    return kind(name, convention, load(weights), device)
 
 
 def random_weights(name: str, seed: int = 0) -> dict[str, Tensor]:

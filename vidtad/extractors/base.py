@@ -1,8 +1,9 @@
 """A clip network together with the frames it wants: how many, how far apart, what size, what scale."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ class ClipConvention:
 
     `fps` None means the video's own rate; a rate resamples on the time line first. `resize` is the short side
     (aspect kept) or an exact (height, width), `interpolation` one of `preprocess.INTERPOLATIONS`. `mean` and `std`
-    are on the 0-255 scale, RGB order. `picks` are the frames of a window the network is shown (None: all).
+    are on the 0-255 scale, RGB order. `picks` are the frames of a window the network is shown (None: all). `flow`
+    is the method of `vidtad.flow` where the network sees flow.
     """
 
     window: int
@@ -32,6 +34,7 @@ class ClipConvention:
     channels: tuple[tuple[str, int], ...]
     interpolation: str = "opencv"
     picks: tuple[int, ...] | None = None
+    flow: str | None = None
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.stride < 1:
@@ -61,8 +64,20 @@ class ClipConvention:
             "mean": list(self.mean),
             "std": list(self.std),
             "picks": None if self.picks is None else list(self.picks),
+            "flow": self.flow,
             "channels": [list(block) for block in self.channels],
         }
+
+
+class TimedFrame(Protocol):
+    """A decoded frame: seconds from the first frame, and its picture when asked."""
+
+    @property
+    def time_s(self) -> float:
+        """Seconds."""
+
+    def rgb(self) -> np.ndarray:
+        """(H, W, 3) uint8."""
 
 
 class ClipNetwork(Protocol):
@@ -70,6 +85,22 @@ class ClipNetwork(Protocol):
 
     def features(self, clips: Tensor) -> Tensor:
         """clips (B, 3, T, H, W) float32, normalised -> (B, C) float32."""
+
+
+class Extractor(Protocol):
+    """What streaming asks of an extractor; `ClipExtractor` and `TwoStream` are ones."""
+
+    name: str
+    convention: ClipConvention
+
+    def frames(self, frames: Iterable[TimedFrame]) -> Iterable[TimedFrame]:
+        """The frames windows are cut from."""
+
+    def prepare(self, rgb: np.ndarray) -> np.ndarray:
+        """A frame's picture as clips hold it."""
+
+    def __call__(self, clips: np.ndarray) -> np.ndarray:
+        """clips (B, window, h, w, channels) -> (B, C) float32."""
 
 
 class ClipExtractor:
@@ -85,10 +116,14 @@ class ClipExtractor:
         self._mean = torch.tensor(convention.mean, device=self.device).view(1, -1, 1, 1, 1)
         self._std = torch.tensor(convention.std, device=self.device).view(1, -1, 1, 1, 1)
 
+    def frames(self, frames: Iterable[TimedFrame]) -> Iterable[TimedFrame]:
+        """The frames windows are cut from: the decoded ones, or what a kind of extractor makes of them."""
+        return frames
+
     def prepare(self, rgb: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> (crop, crop, 3): resized, centre crop; uint8, or float32 in 0-255 for "float"."""
         settings = self.convention
-        height, width = target_size(*rgb.shape[:2], settings.resize, settings.interpolation)
+        height, width = target_size(rgb.shape[0], rgb.shape[1], settings.resize, settings.interpolation)
         size = max(height, settings.crop), max(width, settings.crop)
         picture = resized(rgb, size, settings.interpolation)
         cropped = centre_crop(picture, settings.crop, half_to_even=settings.interpolation == "float")
@@ -104,4 +139,4 @@ class ClipExtractor:
         """clips (B, window, crop, crop, 3) prepared frames -> (B, C) float32."""
         if self.convention.picks is not None:
             clips = clips[:, list(self.convention.picks)]
-        return self.network.features(self.normalise(clips)).float().cpu().numpy()
+        return cast(ClipNetwork, self.network).features(self.normalise(clips)).float().cpu().numpy()

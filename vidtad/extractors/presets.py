@@ -49,7 +49,9 @@ _I3D = ClipConvention(
     channels=(("rgb", i3d.FEATURES),),
 )
 # Optical flow in levels of 0 to 255, its pictures resized before it is computed.
-_I3D_FLOW = dataclasses.replace(_I3D, mean=(127.5,) * 2, std=(127.5,) * 2, channels=(("flow", i3d.FEATURES),))
+_I3D_FLOW = dataclasses.replace(
+    _I3D, mean=(127.5,) * 2, std=(127.5,) * 2, channels=(("flow", i3d.FEATURES),), flow="tvl1"
+)
 # mmaction2's TSN: one frame in the middle of every 16.
 _TSN = ClipConvention(
     window=16,
@@ -64,7 +66,7 @@ _TSN = ClipConvention(
 )
 # Five flow fields around the middle of every 16, as levels minus 128 over 128.
 _TSN_FLOW = dataclasses.replace(
-    _TSN, mean=(128.0,) * 2, std=(128.0,) * 2, channels=(("flow", 2048),), picks=(6, 7, 8, 9, 10)
+    _TSN, mean=(128.0,) * 2, std=(128.0,) * 2, channels=(("flow", 2048),), picks=(6, 7, 8, 9, 10), flow="tvl1"
 )
 # BN-Inception wants 0-255 minus a mean; frames are 340x256 whatever their shape. Every fifth frame: G-TAD, ReAct.
 _BNINCEPTION = dataclasses.replace(
@@ -117,12 +119,12 @@ _TINY3D = ClipConvention(
 )
 
 
-def _i3d(**changes: int | Fraction | str) -> Preset:
+def _i3d(**changes: Any) -> Preset:
     convention = dataclasses.replace(_I3D, **changes)
     return Preset(convention, i3d.InceptionI3d, ("i3d-rgb-kinetics400",), i3d.load)
 
 
-def _tsn(**changes: int) -> Preset:
+def _tsn(**changes: Any) -> Preset:
     convention = dataclasses.replace(_TSN, **changes)
     ids = ("tsn-r50-1x1x8-kinetics400-rgb", "tsn-r50-activitynet-video-rgb")
     return Preset(convention, _later("tsn", "TsnResNet"), ids, _later("tsn", "load"))

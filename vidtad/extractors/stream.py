@@ -5,22 +5,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
-from vidtad.extractors.base import ClipConvention, ClipExtractor
+from vidtad.extractors.base import ClipConvention, Extractor, TimedFrame
 
 T = TypeVar("T")
-
-
-class TimedFrame(Protocol):
-    """A decoded frame: seconds from the first frame, and its picture when asked."""
-
-    time_s: float
-
-    def rgb(self) -> np.ndarray:
-        """(H, W, 3) uint8."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +73,16 @@ def _centre(times: "deque[float]", window: int, fps: float) -> float:
 
 
 def feature_rows(
-    frames: Iterable[TimedFrame], extractor: ClipExtractor, *, fps: float, batch: int = 8, skip: int = 0
+    frames: Iterable[TimedFrame], extractor: Extractor, *, fps: float, batch: int = 8, skip: int = 0
 ) -> Iterator[Rows]:
     """Feature rows from row `skip` on, up to `batch` at a time; decoding runs in a thread beside the network.
 
     Raises what the frame source raises.
     """
     counted = _Counted(frames)
-    source = prefetch(clips(counted, extractor.convention, extractor.prepare, fps=fps, skip=skip), depth=2 * batch)
+    source = prefetch(
+        clips(extractor.frames(counted), extractor.convention, extractor.prepare, fps=fps, skip=skip), depth=2 * batch
+    )
     pending: list[Clip] = []
     for clip in source:
         pending.append(clip)
@@ -100,7 +93,7 @@ def feature_rows(
         yield _run(pending, extractor, counted.seen)
 
 
-def _run(pending: list[Clip], extractor: ClipExtractor, frames_read: int) -> Rows:
+def _run(pending: list[Clip], extractor: Extractor, frames_read: int) -> Rows:
     values = extractor(np.stack([clip.pictures for clip in pending]))
     times_s = np.array([clip.centre_s for clip in pending])
     return Rows(values, times_s, frames_read, padded=max(clip.padded for clip in pending))

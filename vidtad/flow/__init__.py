@@ -6,7 +6,7 @@ Networks trained on one kind of flow lose accuracy on another: the published two
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -68,22 +68,22 @@ def tvl1_torch(first: np.ndarray, second: np.ndarray, settings: TvL1 | None = No
     """TV-L1 for all pairs at once in PyTorch, on any device. See `FlowMethod`."""
     import torch
 
-    from vidtad.flow import tvl1
+    from vidtad.flow.tvl1 import tvl1
 
     with torch.inference_mode():
         pictures = [torch.from_numpy(np.ascontiguousarray(batch)).to(device) for batch in (first, second)]
-        return tvl1.tvl1(*pictures, settings).cpu().numpy()
+        return tvl1(pictures[0], pictures[1], settings).cpu().numpy()
 
 
 def dis(first: np.ndarray, second: np.ndarray, preset: int = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) -> np.ndarray:
     """Dense inverse search (Kroeger et al., ECCV 2016) with OpenCV's preset 0, 1 or 2. See `FlowMethod`."""
-    solver = cv2.DISOpticalFlow_create(preset)
+    solver = cv2.DISOpticalFlow_create(preset)  # type: ignore[attr-defined]
     return np.stack([solver.calc(a, b, None) for a, b in zip(first, second, strict=True)])
 
 
 def farneback(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Farneback's polynomial expansion (SCIA 2003) with mmaction2's settings. See `FlowMethod`."""
-    settings = {
+    settings: dict[str, Any] = {
         "pyr_scale": 0.5,
         "levels": 3,
         "winsize": 15,
@@ -92,7 +92,11 @@ def farneback(first: np.ndarray, second: np.ndarray) -> np.ndarray:
         "poly_sigma": 1.2,
         "flags": 0,
     }
-    return _side_by_side(lambda pair: cv2.calcOpticalFlowFarneback(*pair, None, **settings), first, second)
+
+    def one(pair: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        return cv2.calcOpticalFlowFarneback(*pair, None, **settings)  # type: ignore[call-overload]
+
+    return _side_by_side(one, first, second)
 
 
 def _side_by_side(

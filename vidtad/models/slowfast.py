@@ -8,6 +8,7 @@ from them; what they cannot show is in `SlowFastOptions`.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,11 @@ class _Bottleneck(nn.Module):
         inputs, inner, outputs = widths
         self.a = nn.Conv3d(inputs, inner, (kernel, 1, 1), padding=(kernel // 2, 0, 0), bias=False)
         self.a_bn = nn.BatchNorm3d(inner, eps=eps)
-        space = {"stride": (1, stride, stride), "padding": (0, dilation, dilation), "dilation": (1, dilation, dilation)}
+        space: dict[str, Any] = {
+            "stride": (1, stride, stride),
+            "padding": (0, dilation, dilation),
+            "dilation": (1, dilation, dilation),
+        }
         self.b = nn.Conv3d(inner, inner, (1, 3, 3), bias=False, **space)
         self.b_bn = nn.BatchNorm3d(inner, eps=eps)
         self.c = nn.Conv3d(inner, outputs, 1, bias=False)
