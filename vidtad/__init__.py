@@ -1,3 +1,18 @@
 """From a raw video to a timeline of what happens, when, and who does it."""
 
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "detect", "evaluate", "extract"]
+
+if TYPE_CHECKING:
+    from vidtad.api import detect, evaluate, extract
+
+
+def __getattr__(name: str) -> Any:
+    # The API pulls in torch; `import vidtad` alone stays quick.
+    if name in ("detect", "evaluate", "extract"):
+        from vidtad import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'vidtad' has no attribute {name!r}")
