@@ -1,6 +1,7 @@
 """Reading a JSON document of annotations or predictions, and turning its loose values into columns."""
 
 import csv
+import gc
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,20 @@ def named(path: Path) -> Iterator[None]:
         if str(path) in str(error):
             raise
         raise InputError(f"{path}: {error}") from error
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keeps Python's garbage collector from walking a large document again and again while it is being
+    built.
+    """
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def read_text(path: Path) -> str:

@@ -10,10 +10,13 @@ import numpy as np
 
 from vidtad.errors import InputError
 from vidtad.formats import activitynet, delimited, ego4d, epic, multithumos, thumos
-from vidtad.formats.document import first_row, named, parse_json, read_text
+from vidtad.formats.document import collector_paused, first_row, named, parse_json, read_text
 from vidtad.formats.tables import Annotations, Findings, Predictions, index_names
 
-TRUTH_KINDS = "ActivityNet, Ego4D or MultiTHUMOS JSON, an EPIC-KITCHENS CSV, CSV with video,start_s,end_s,label[,subset], a THUMOS'14 folder"
+TRUTH_KINDS = (
+    "ActivityNet, Ego4D or MultiTHUMOS JSON, CSV with video,start_s,end_s,label[,subset], an EPIC-KITCHENS CSV, "
+    "a THUMOS'14 folder"
+)
 PREDICTION_KINDS = (
     "a timeline or ActivityNet results JSON, CSV with video,start_s,end_s,label,score, an EPIC or Ego4D submission, "
     "THUMOS text, ActionFormer's eval_results.pkl"
@@ -35,7 +38,7 @@ def read_annotations(path: Path) -> Annotations:
     """Ground truth in seconds. Raises InputError when the file is missing, unreadable or of no known
     layout.
     """
-    with named(path):
+    with named(path), collector_paused():
         return _annotations(path)
 
 
@@ -44,7 +47,7 @@ def read_predictions(path: Path) -> Predictions:
 
     Raises InputError when the file is missing, unreadable or of no known layout.
     """
-    with named(path):
+    with named(path), collector_paused():
         return _predictions(path)
 
 
