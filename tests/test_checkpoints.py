@@ -65,7 +65,7 @@ def test_the_registry_is_sound():
         assert checkpoint.url is None or re.fullmatch(r"https?://[^ ]+", checkpoint.url)
         assert checkpoint.sha256 is None or re.fullmatch("[0-9a-f]{8,64}", checkpoint.sha256)
         assert checkpoint.md5 is None or re.fullmatch("[0-9a-f]{32}", checkpoint.md5)
-        assert checkpoint.task in {"classification", "temporal detection", "person detection", "flow", "features"}
+        assert checkpoint.task in {"classification", "temporal detection", "person detection", "person boxes", "flow", "features"}
     urls = [checkpoint.url for checkpoint in CHECKPOINTS.values() if checkpoint.url]
     assert len(urls) == len(set(urls))
 

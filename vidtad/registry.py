@@ -23,11 +23,11 @@ HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.pth(\.tar)?$")
 class Checkpoint:
     """One published file.
 
-    task: `classification`, `temporal detection`, `person detection` (who does what), `flow`, or `features`. url:
-    direct address, None when there is none that stays (then how_to_get says what to do by hand). sha256: the
-    hash or its first digits (8 or more, as many projects put into file names); md5: for archives that publish
-    one. layout: key of `vidtad.weights.LAYOUTS`, or a name this version does not read. network: extractor or head
-    that uses it. classes: number of outputs. size: bytes. source: the project or page that lists it.
+    task: `classification`, `temporal detection`, `person detection` (who does what), `person boxes`, `flow`, or
+    `features`. url: direct address, None when there is none that stays (then how_to_get says what to do by hand).
+    sha256: the hash or its first digits (8 or more, as many projects put into file names); md5: for archives that
+    publish one. layout: key of `vidtad.weights.LAYOUTS`, or a name this version does not read. network: extractor
+    or head that uses it. classes: number of outputs. size: bytes. source: the project or page that lists it.
     """
 
     id: str
@@ -181,6 +181,12 @@ def _torchvision() -> Iterator[Checkpoint]:
         id = f"{network.replace('_', '-')}-kinetics400"
         url = f"{base}/{file}.pth"
         yield _hosted(id, url, "classification", "torchvision", network, "torchvision", classes=400)
+    for file, network in (
+        ("fasterrcnn_resnet50_fpn_v2_coco-dd69338a", "fasterrcnn_resnet50_fpn_v2"),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9", "fasterrcnn_mobilenet_v3_large_320_fpn"),
+    ):
+        id, url = f"{network.replace('_', '-')}-coco", f"{base}/{file}.pth"
+        yield _hosted(id, url, "person boxes", "torchvision", network, "torchvision", classes=91)
     for file in ("raft_large_C_T_SKHT_V2-ff5fadd5", "raft_small_C_T_V2-01064c6d"):
         network = "_".join(file.split("_")[:2])
         url = f"{base}/{file}.pth"
