@@ -21,7 +21,8 @@ def draw(segments: list[Segment], truth: list[dict], classes: list[str], duratio
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + 20} {height}" '
         'font-family="system-ui, sans-serif" font-size="12">',
-        f'<rect width="100%" height="100%" fill="#ffffff"/><text x="12" y="22" font-weight="600">{escape(title)}</text>',
+        f'<rect width="100%" height="100%" fill="#ffffff"/>',
+        f'<text x="12" y="22" font-weight="600">{escape(title)}</text>',
     ]
     for lane, label in enumerate(classes):
         y, colour = TOP + lane * LANE, COLOURS[lane % len(COLOURS)]
@@ -43,7 +44,8 @@ def draw(segments: list[Segment], truth: list[dict], classes: list[str], duratio
         x = LEFT + second * scale
         parts.append(f'<text x="{x:.1f}" y="{base + 12}" text-anchor="middle" fill="#666">{second} s</text>')
     parts.append(
-        f'<text x="{LEFT}" y="{base + 28}" fill="#666">bars: detected, with score; thin black lines: exact truth</text></svg>'
+        f'<text x="{LEFT}" y="{base + 28}" fill="#666">bars: detected, with score; '
+        "thin black lines: exact truth</text></svg>"
     )
     return "\n".join(parts) + "\n"
 
@@ -56,9 +58,7 @@ def main() -> None:
     segments = [s for s in timeline.results[video_id] if s.score >= 0.3]
     title = f"{video_id}.mp4, detector {timeline.detector['name']}"
     classes = sorted(set(timeline.detector["classes"]))
-    Path(out).write_text(
-        draw(segments, entry["annotations"], classes, timeline.videos[video_id].duration_s, title)
-    )
+    Path(out).write_text(draw(segments, entry["annotations"], classes, timeline.videos[video_id].duration_s, title))
 
 
 if __name__ == "__main__":

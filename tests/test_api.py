@@ -36,7 +36,7 @@ def test_detect_equals_the_command(clip: Path, tmp_path: Path) -> None:
 
 
 def test_errors_are_sentences(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nope.mp4"):
+    with pytest.raises(InputError, match=r"nope\.mp4"):
         vidtad.extract(tmp_path / "nope.mp4", "tiny3d", weights="random")
 
 

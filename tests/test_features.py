@@ -87,7 +87,7 @@ def test_nan_rows_are_refused(tmp_path: Path) -> None:
 def test_foreign_arrays_need_a_grid(tmp_path: Path) -> None:
     path = tmp_path / "foreign.npy"
     np.save(path, np.ones((7, 4), dtype=np.float64))
-    with pytest.raises(InputError, match="no sidecar foreign.json beside it; pass --fps"):
+    with pytest.raises(InputError, match=r"no sidecar foreign\.json beside it; pass --fps"):
         load_features(path)
     features = load_features(path, Grid.regular(Fraction(25), 4, 16, 1))
     assert features.values.dtype == np.float32

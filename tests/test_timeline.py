@@ -31,7 +31,13 @@ seconds = st.floats(0, 1e5, allow_nan=False)
 def segments(draw: st.DrawFn) -> Segment:
     start = draw(seconds)
     length = draw(st.floats(1e-3, 1e4))
-    return Segment(start, start + length, draw(st.text(min_size=1)), draw(st.floats(-1e6, 1e6)), draw(st.none() | st.integers(0, 9)))
+    return Segment(
+        start,
+        start + length,
+        draw(st.text(min_size=1)),
+        draw(st.floats(-1e6, 1e6)),
+        draw(st.none() | st.integers(0, 9)),
+    )
 
 
 @given(st.lists(segments()))
@@ -94,7 +100,11 @@ def test_merge_refuses_the_same_video_twice() -> None:
         {},
         {"version": "VERSION 1.3", "results": {}},
         {"version": "vidtad timeline 1", "results": {"a": [{"label": "x"}]}, "videos": {}, "detector": {}},
-        {"version": "vidtad timeline 1", "results": {"a": [{"label": "x", "score": 1, "segment": [2, 1]}]}, "videos": {}},
+        {
+            "version": "vidtad timeline 1",
+            "results": {"a": [{"label": "x", "score": 1, "segment": [2, 1]}]},
+            "videos": {},
+        },
     ],
 )
 def test_other_documents_are_refused_by_name(tmp_path: Path, document: object) -> None:

@@ -13,13 +13,15 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    truth: Annotated[Path, typer.Argument(help="Ground truth: ActivityNet JSON and others, told apart by content.")],
+    truth: Annotated[Path, typer.Argument(help="Ground truth: ActivityNet JSON and others, by content.")],
     predictions: Annotated[Path, typer.Argument(help="Predictions: a timeline, ActivityNet results, or a folder.")],
     protocol: Annotated[
-        str | None, typer.Option(help="Rules to score by, such as thumos14, epic or ava. Default: by the ground truth.")
+        str | None, typer.Option(help="Rules, such as thumos14, epic or ava. Default: by the ground truth.")
     ] = None,
     subset: Annotated[str | None, typer.Option(help="Part of the ground truth to score on.")] = None,
-    tiou: Annotated[list[float] | None, typer.Option(help="tIoU threshold; repeat it. Default: the protocol's.")] = None,
+    tiou: Annotated[
+        list[float] | None, typer.Option(help="tIoU threshold; repeat it. Default: the protocol's.")
+    ] = None,
     ties: Annotated[str | None, typer.Option(help="Of equal scores first: later_first or earlier_first.")] = None,
     blocked: Annotated[
         Path | None, typer.Option(help="Videos to leave out: a JSON list; for AVA its exclusions file.")
