@@ -21,7 +21,7 @@ def draw(segments: list[Segment], truth: list[dict], classes: list[str], duratio
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {LEFT + WIDTH + 20} {height}" '
         'font-family="system-ui, sans-serif" font-size="12">',
-        f'<rect width="100%" height="100%" fill="#ffffff"/>',
+        '<rect width="100%" height="100%" fill="#ffffff"/>',
         f'<text x="12" y="22" font-weight="600">{escape(title)}</text>',
     ]
     for lane, label in enumerate(classes):
