@@ -76,10 +76,11 @@ def i3d_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.nd
         pooled = network.pool(last)
         maps.update(
             pooled=pooled,
-            feature=network.features(clip),
+            feature=pooled.mean(dim=2),
             logits=network.classify(pooled),
-            feature_mean=network.features(clip),
         )
+        if f"{case}/feature_mean" in manifest["outputs"]:
+            maps["feature_mean"] = network.features(clip)
         outputs.update(wanted(case, maps, manifest))
     return outputs
 
