@@ -57,6 +57,9 @@ def build_in(**changes):
     )
 
 
+TASKS = {"classification", "temporal detection", "person detection", "person boxes", "flow", "features"}
+
+
 def test_the_registry_is_sound():
     for id, checkpoint in CHECKPOINTS.items():
         assert id == checkpoint.id and re.fullmatch(r"[a-z0-9][a-z0-9.-]*", id)
@@ -65,7 +68,7 @@ def test_the_registry_is_sound():
         assert checkpoint.url is None or re.fullmatch(r"https?://[^ ]+", checkpoint.url)
         assert checkpoint.sha256 is None or re.fullmatch("[0-9a-f]{8,64}", checkpoint.sha256)
         assert checkpoint.md5 is None or re.fullmatch("[0-9a-f]{32}", checkpoint.md5)
-        assert checkpoint.task in {"classification", "temporal detection", "person detection", "person boxes", "flow", "features"}
+        assert checkpoint.task in TASKS
     urls = [checkpoint.url for checkpoint in CHECKPOINTS.values() if checkpoint.url]
     assert len(urls) == len(set(urls))
 

@@ -114,9 +114,7 @@ def flipped(boxes: np.ndarray) -> np.ndarray:
     return np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], axis=1)
 
 
-def cropped(
-    boxes: np.ndarray, crop: Sequence[float], keep: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+def cropped(boxes: np.ndarray, crop: Sequence[float], keep: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
     """Normalised boxes (n, 4) in the picture cut to `crop` (x1, y1, x2, y2), and which survive: bool (n,).
 
     A box survives when more than `keep` of its area lies inside.
