@@ -21,6 +21,7 @@ FORBIDDEN = {
                    "video"},
     "evaluation": {"models", "extractors", "pipelines", "cli", "video", "weights", "bundle"},
     "formats": {"models", "extractors", "pipelines", "cli", "video", "bundle", "evaluation"},
+    "labels": {"models", "extractors", "pipelines", "cli", "video", "features", "weights", "bundle", "evaluation"},
     "synth": {"models", "extractors", "pipelines", "cli", "features", "weights", "bundle", "evaluation"},
     "pipelines": {"cli"},
     "geometry.py": {"*"},

@@ -11,6 +11,11 @@ from typing import Any, BinaryIO
 
 from vidtad.errors import InputError, RunError
 
+VIDEO_SUFFIXES = frozenset(
+    ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
+)
+"""What a folder is searched for; a video given by name may be called anything."""
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:

@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from vidtad.errors import InputError, VidtadError
+from vidtad.files import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
-)
 FEATURE_SUFFIX = ".npy"
 
 T = TypeVar("T")

@@ -1,0 +1,103 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vidtad.formats.tables import Annotations
+from vidtad.labels import Check, Duration, Labels, check, cleaned
+
+TWO = {"a": Duration(10.0, 0.25), "b": Duration(20.0, 0.25)}
+
+
+def labels_of(*rows: tuple[str, str, float, float], **more: object) -> Labels:
+    table = Annotations.from_rows(rows, **more)
+    count = len(table.videos)
+    return Labels(table, ("",) * count, ("",) * count, np.full(count, np.nan))
+
+
+def counts(found: Check) -> dict[str, int]:
+    return {finding.kind.partition(" (")[0]: finding.count for finding in found.findings}
+
+
+def test_clean_labels_have_nothing_serious() -> None:
+    rows = [("a", "eat", float(i), i + 0.5) for i in range(10)] + [("b", "eat", 1.0, 5.0)]
+    found = check(labels_of(*rows), TWO)
+    assert not found.serious and found.videos == found.present == 2 and found.segments == 11
+    assert found.classes[0].segments == 11 and found.classes[0].median_s == 0.5 and found.classes[0].longest_s == 4
+    assert found.labelled == pytest.approx(9 / 30)
+
+
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        (("a", "eat", 9.0, 12.0), "segment that ends after its video"),
+        (("a", "eat", 11.0, 12.0), "segment that begins after its video ends"),
+        (("a", "eat", 5.0, 4.0), "reversed segment"),
+        (("a", "eat", 5.0, 5.0), "segment without length"),
+        (("a", "eat", -1.0, 5.0), "segment that begins before 0"),
+        (("a", "", 1.0, 5.0), "segment without a label"),
+        (("c", "eat", 1.0, 5.0), "labelled video that is not there"),
+        (("a", "Eat ", 1.0, 5.0), "two classes that differ in spelling only"),
+    ],
+)
+def test_each_problem_is_counted_once_and_is_serious(row: tuple, kind: str) -> None:
+    good = [("a", "eat", 0.0, 1.0), ("b", "walk", 0.0, 1.0)]
+    assert kind not in counts(check(labels_of(*good), TWO))
+    found = check(labels_of(*good, row), TWO)
+    assert counts(found)[kind] == 1 and kind in " ".join(finding.kind for finding in found.serious)
+
+
+def test_notes_are_not_serious() -> None:
+    rows = [("a", "eat", 0.0, 2.0), ("a", "eat", 0.0, 2.0), ("a", "eat", 1.0, 3.0), ("a", "walk", 1.0, 1.1)]
+    found = check(labels_of(*rows), TWO, unused=["z"])
+    assert not found.serious
+    assert counts(found) == {
+        "video that the labels do not name": 1,
+        "segment shorter than one feature row, which the detector can hardly see": 1,
+        "segment stated twice": 1,
+        "segment that overlaps another one of its class": 1,
+        "class with fewer than 10 segments": 2,
+    }
+    assert found.overlapping == 1.0 and found.together == 2
+
+
+def test_times_in_frames_are_suspected() -> None:
+    found = check(labels_of(("a", "eat", 100.0, 200.0), ("a", "eat", 300.0, 420.0)), TWO)
+    assert "frames or milliseconds?" in found.serious[0].example
+
+
+def test_a_stated_duration_that_is_another_one_is_told() -> None:
+    found = check(labels_of(("a", "eat", 0.0, 1.0), duration=np.array([14.0])), TWO)
+    assert counts(found)["video of another length than the labels state"] == 1
+    assert "video of another length" not in str(check(labels_of(("a", "eat", 0.0, 1.0)), TWO).findings)
+
+
+def test_cleaning_cuts_and_drops() -> None:
+    labels = labels_of(
+        ("c", "eat", 0.0, 1.0),
+        ("a", "eat", -1.0, 2.0),
+        ("a", "eat", 9.0, 12.0),
+        ("a", "eat", 11.0, 12.0),
+        ("a", "eat", 5.0, 4.0),
+        ("b", "walk", 3.0, 4.0),
+        ("b", "walk", 3.0, 4.0),
+        subset=("x", "y", "z"),
+    )
+    table = cleaned(labels, TWO).table
+    assert table.videos == ("a", "b") and table.subset == ("y", "z") and table.duration.tolist() == [10.0, 20.0]
+    assert list(zip(table.start, table.end, strict=True)) == [(0.0, 2.0), (9.0, 10.0), (3.0, 4.0)]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"), st.sampled_from(["eat", "walk", " "]),
+            st.floats(-5, 30), st.floats(-5, 30),
+        ),
+        min_size=1, max_size=20,
+    )
+)  # fmt: skip
+def test_cleaned_labels_have_nothing_serious_left(rows: list[tuple[str, str, float, float]]) -> None:
+    left = cleaned(labels_of(*rows), TWO)
+    assert (left.table.end > left.table.start).all() and (left.table.start >= 0).all()
+    assert not check(left, TWO).serious

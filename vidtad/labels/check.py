@@ -1,0 +1,279 @@
+"""What is wrong with labels before hours are spent on them, and the part of them that can be used."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from vidtad.formats.tables import Annotations, Finding, Findings
+from vidtad.labels.types import Labels
+
+FEW = 10
+"""Fewer segments of a class than this teach little."""
+TOLERANCE_S = 0.5
+"""By how much a stated duration may differ from the video's own, or an end lie behind it, unnoticed."""
+
+
+class Duration(NamedTuple):
+    """Length of a video that is there, in seconds, and the seconds from one feature row to the next (None: unknown)."""
+
+    seconds: float
+    step_s: float | None = None
+
+
+@dataclass(frozen=True)
+class ClassFacts:
+    """Of one class: segments, videos that hold it, and their lengths in seconds (shortest, median, longest)."""
+
+    name: str
+    segments: int
+    videos: int
+    shortest_s: float
+    median_s: float
+    longest_s: float
+
+
+@dataclass(frozen=True)
+class Check:
+    """The outcome: what the labels hold and what was found. `serious` findings are those `--strict` refuses.
+
+    `overlapping`: share of segments that overlap one of another class; `together`: the most classes at one
+    moment; `labelled`: share of the videos' time inside a segment (None without durations).
+    """
+
+    source: str
+    videos: int
+    present: int
+    segments: int
+    subsets: tuple[tuple[str, int], ...]
+    groups: int
+    classes: tuple[ClassFacts, ...]
+    overlapping: float
+    together: int
+    labelled: float | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def serious(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.serious)
+
+    def lines(self) -> list[str]:
+        """The report in a few lines; classes are a table of their own."""
+        there = "" if self.present == self.videos else f" ({self.present} of them found)"
+        classes = f"{len(self.classes)} classes in {self.videos} videos{there}"
+        lines = [f"{self.source}: {self.segments} segments of {classes}"]
+        if len(self.subsets) > 1 or (self.subsets and self.subsets[0][0]):
+            lines.append("subsets: " + ", ".join(f"{name or '(none)'} {count}" for name, count in self.subsets))
+        if self.groups:
+            lines.append(f"groups: {self.groups}")
+        share = "" if self.labelled is None else f"; {100 * self.labelled:.0f} % of the time is labelled"
+        lines.append(
+            f"overlap: {100 * self.overlapping:.0f} % of the segments share time with one of another class, "
+            f"at most {self.together} at once{share}"
+        )
+        lines += [f"{'problem' if finding.serious else 'note'}: {finding.line()}" for finding in self.findings]
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "source": self.source,
+            "videos": self.videos,
+            "videos_found": self.present,
+            "segments": self.segments,
+            "subsets": dict(self.subsets),
+            "groups": self.groups,
+            "classes": [vars(entry) for entry in self.classes],
+            "overlapping_share": self.overlapping,
+            "most_at_once": self.together,
+            "labelled_share": self.labelled,
+            "findings": [finding.to_json() for finding in self.findings],
+        }
+
+
+def check(labels: Labels, durations: Mapping[str, Duration] | None, unused: Collection[str] = ()) -> Check:
+    """Check labels, against the videos that are there when `durations` (by video name) is given.
+
+    `unused`: videos that are there and that the labels do not name. Nothing is changed; `cleaned` says what
+    will be used.
+    """
+    findings, table = Findings(), labels.table
+    if durations is not None:
+        _check_presence(labels, durations, unused, findings)
+        _check_ends(labels, durations, findings)
+    _check_segments(table, findings)
+    _check_names(table, findings)
+    facts = tuple(_class_facts(table, number) for number in np.unique(table.label).tolist())
+    few = [entry for entry in facts if entry.segments < FEW]
+    if few:
+        named = ", ".join(f"{entry.name} ({entry.segments})" for entry in sorted(few, key=lambda e: e.segments))
+        findings.add(f"class with fewer than {FEW} segments", named, len(few), serious=False)
+    silent = sorted(set(range(len(table.videos))) - set(table.video.tolist()))
+    if silent:
+        findings.add("video without a segment", table.videos[silent[0]], len(silent), serious=False)
+    overlapping, together = _overlap(table)
+    subsets = tuple((name, table.subset.count(name)) for name in table.subsets)
+    return Check(
+        source=labels.source,
+        videos=len(table.videos),
+        present=len(table.videos) if durations is None else sum(name in durations for name in table.videos),
+        segments=len(table),
+        subsets=subsets,
+        groups=len({group for group in labels.groups if group}),
+        classes=facts,
+        overlapping=overlapping,
+        together=together,
+        labelled=_labelled(table, durations),
+        findings=(*table.findings, *findings.result()),
+    )
+
+
+def cleaned(labels: Labels, durations: Mapping[str, Duration]) -> Labels:
+    """The labels of the videos that are there, with segments cut to their video and the unusable ones left out.
+
+    Left out: without length or reversed, without a label, beginning after the end of the video, stated twice.
+    """
+    table = labels.table
+    there = np.array([name in durations for name in table.videos], bool)
+    length = np.array([durations[name].seconds if name in durations else 0.0 for name in table.videos])
+    own = length[table.video] if len(table) else np.zeros(0)
+    start, end = np.maximum(table.start, 0.0), np.minimum(table.end, own)
+    named = np.array([bool(name.strip()) for name in table.labels], bool)
+    keep = (end > start) & there[table.video] & named[table.label]
+    rows = np.stack([table.video, table.label, table.start, table.end], axis=1)
+    _, first = np.unique(rows, axis=0, return_index=True)
+    keep &= np.isin(np.arange(len(table)), first)
+    number = np.cumsum(there) - 1
+    new = replace(
+        replace(table, start=start, end=end).select(keep),
+        videos=_where(table.videos, there),
+        subset=_where(table.subset, there),
+        duration=length[there],
+        video=number[table.video[keep]],
+        findings=(),
+    )
+    return Labels(new, _where(labels.groups, there), _where(labels.files, there), labels.fps[there])
+
+
+def _where(values: Sequence[str], keep: np.ndarray) -> tuple[str, ...]:
+    return tuple(value for value, kept in zip(values, keep.tolist(), strict=True) if kept)
+
+
+def _check_presence(
+    labels: Labels, durations: Mapping[str, Duration], unused: Collection[str], findings: Findings
+) -> None:
+    missing = [name for name in labels.videos if name not in durations]
+    if missing:
+        findings.add("labelled video that is not there", ", ".join(missing[:3]), len(missing))
+    if unused:
+        example = f"{min(unused)} (label it, or list it without segments, to use it)"
+        findings.add("video that the labels do not name", example, len(unused), serious=False)
+
+
+def _check_ends(labels: Labels, durations: Mapping[str, Duration], findings: Findings) -> None:
+    table = labels.table
+    length = np.array([durations[name].seconds if name in durations else np.inf for name in table.videos])
+    step = np.array([(durations[name].step_s or 0.0) if name in durations else 0.0 for name in table.videos])
+    own = length[table.video] if len(table) else np.zeros(0)
+
+    def report(kind: str, wrong: np.ndarray, remark: str = "", serious: bool = True) -> None:
+        rows = np.flatnonzero(wrong)
+        if len(rows):
+            example = _example(table, rows[0], f", video of {own[rows[0]]:.2f} s{remark}")
+            findings.add(kind, example, len(rows), serious=serious)
+
+    beyond = table.start >= own
+    scale = "; are these times frames or milliseconds?" if beyond.sum() > len(table) / 2 else ""
+    report("segment that begins after its video ends (left out)", beyond, scale)
+    report("segment that ends after its video (cut)", ~beyond & (table.end > own + TOLERANCE_S))
+    if len(table):
+        short = (table.end > table.start) & (table.end - table.start < step[table.video]) & np.isfinite(own)
+        report("segment shorter than one feature row, which the detector can hardly see", short, "", False)
+    stated = np.flatnonzero(np.abs(table.duration - length) > np.maximum(TOLERANCE_S, 0.02 * length))
+    stated = stated[np.isfinite(length[stated]) & np.isfinite(table.duration[stated])]
+    if len(stated):
+        first = int(stated[0])
+        example = f"{table.videos[first]}: labels say {table.duration[first]:.2f} s, the file {length[first]:.2f} s"
+        findings.add("video of another length than the labels state", example, len(stated))
+
+
+def _check_segments(table: Annotations, findings: Findings) -> None:
+    known = {finding.kind for finding in table.findings}
+    wrong = (
+        ("reversed segment", table.end < table.start),
+        ("segment without length", table.end == table.start),
+        ("segment that begins before 0", table.start < 0),
+        ("segment without a label", np.array([not name.strip() for name in table.labels], bool)[table.label]),
+    )
+    for kind, rows in wrong:
+        where = np.flatnonzero(rows)
+        if len(where) and kind not in known:
+            findings.add(f"{kind} ({'cut' if 'before' in kind else 'left out'})", _example(table, where[0]), len(where))
+    order = np.lexsort((table.end, table.start, table.label, table.video))
+    before, after = order[:-1], order[1:]
+    same = (table.video[before] == table.video[after]) & (table.label[before] == table.label[after])
+    twice = same & (table.start[before] == table.start[after]) & (table.end[before] == table.end[after])
+    meets = same & ~twice & (table.start[after] < table.end[before])
+    for kind, where in (
+        ("segment stated twice (used once)", after[twice]),
+        ("segment that overlaps another one of its class", after[meets]),
+    ):
+        if len(where):
+            findings.add(kind, _example(table, where[0]), len(where), serious=False)
+
+
+def _check_names(table: Annotations, findings: Findings) -> None:
+    spelled: dict[str, str] = {}
+    for number in np.unique(table.label).tolist():
+        name = table.labels[number]
+        other = spelled.setdefault("".join(c for c in name.casefold() if c.isalnum()) or name, name)
+        if other != name:
+            findings.add("two classes that differ in spelling only", f"{other!r} and {name!r}")
+
+
+def _example(table: Annotations, row: int, remark: str = "") -> str:
+    name, label = table.videos[table.video[row]], table.labels[table.label[row]]
+    return f"{name} [{table.start[row]:g}, {table.end[row]:g}] {label}{remark}"
+
+
+def _class_facts(table: Annotations, number: int) -> ClassFacts:
+    own = table.label == number
+    length = (table.end - table.start)[own]
+    return ClassFacts(
+        table.labels[number],
+        int(own.sum()),
+        len(np.unique(table.video[own])),
+        *(float(value) for value in (length.min(), np.median(length), length.max())),
+    )
+
+
+def _overlap(table: Annotations) -> tuple[float, int]:
+    """Share of segments that share time with one of another class; most classes at one moment."""
+    shared, most = 0, 0
+    for video in np.unique(table.video).tolist():
+        rows = np.flatnonzero((table.video == video) & (table.end > table.start))
+        start, end, label = table.start[rows], table.end[rows], table.label[rows]
+        for i in range(len(rows)):
+            others = (start < end[i]) & (end > start[i]) & (label != label[i])
+            shared += bool(others.any())
+            now = (start <= start[i]) & (end > start[i])
+            most = max(most, len(np.unique(label[now])))
+    return shared / max(len(table), 1), most
+
+
+def _labelled(table: Annotations, durations: Mapping[str, Duration] | None) -> float | None:
+    inside, total = 0.0, 0.0
+    for video, name in enumerate(table.videos):
+        stated = float(table.duration[video])
+        seconds = durations[name].seconds if durations and name in durations else stated
+        if not seconds > 0 or not np.isfinite(seconds):
+            continue
+        total += seconds
+        rows = table.video == video
+        reached = 0.0
+        for start, end in sorted(zip(table.start[rows].tolist(), table.end[rows].tolist(), strict=True)):
+            start, end = max(start, reached), min(end, seconds)
+            if end > start:
+                inside, reached = inside + end - start, end
+    return inside / total if total else None
