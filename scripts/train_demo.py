@@ -35,7 +35,7 @@ from vidtad.video import open_video
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "demo-react"
 OUT = ROOT / "vidtad" / "data" / f"{NAME}.safetensors"
-# `vidtad demo` uses seeds from 900 000 on, the tests those below 100 000.
+# `vidtad demo` and the tests use seeds below 100 000.
 SPLITS = {"train": range(100_000, 100_360), "validation": range(200_000, 200_040), "test": range(300_000, 300_050)}
 STEPS = 4  # labels of a window: one for each quarter
 BATCH, SAMPLES, RATE, SEED = 48, 72_000, 3e-3, 20240
