@@ -50,11 +50,13 @@ def write_clip(
     container_options: dict[str, str] | None = None,
     pix_fmt: str = "yuv420p",
     sound_s: float = 0.0,
+    colour: dict[str, int] | None = None,
 ) -> Path:
     """Encode RGB pictures (H, W, 3) uint8 into `path`; the container follows the name or `container_format`.
 
     Frame k is shown at k / fps, or at `pts[k]` ticks of `time_base` seconds. `rotation`: degrees
     counter-clockwise by which a player has to turn the stored pictures. `sound_s` adds a tone that long.
+    `colour` sets the stream's tags: color_range, colorspace (FFmpeg's numbers).
     """
     import av
 
@@ -68,6 +70,8 @@ def write_clip(
                 stream.height, stream.width = picture.shape[:2]
                 stream.pix_fmt = pix_fmt
                 stream.codec_context.time_base = time_base or 1 / fps
+                for tag, value in (colour or {}).items():
+                    setattr(stream.codec_context, tag, value)
                 if rotation:
                     stream.set_display_rotation(rotation)
                 tone = out.add_stream("aac", rate=16000, layout="mono") if sound_s else None

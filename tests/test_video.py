@@ -1,6 +1,7 @@
 """Decoding with the default decoder: which frames come out, when they are shown, what is said of the file."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 
@@ -76,6 +77,27 @@ def test_scaling_by_the_decoder(clips: Path) -> None:
     assert small.shape == (80, 48, 3)
     coarse = frame.rgb().reshape(80, 2, 48, 2, 3).mean((1, 3))
     assert np.abs(small - coarse).mean() < 4
+
+
+@pytest.mark.parametrize(("space", "full"), [(1, False), (1, True), (5, False), (9, False), (2, False)])
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_large_pictures_go_another_way_to_the_same_pixels(
+    space: int, full: bool, interlaced: bool, tmp_path: Path
+) -> None:
+    """By every colour tag (BT.709, 601, 2020, none; limited and full range), kept or let go, from two threads."""
+    import av
+
+    colour = {"color_range": 2 if full else 1, "colorspace": space}
+    options = {"preset": "ultrafast"} | ({"x264-params": "tff=1"} if interlaced else {})
+    pictures = numbered_frames(4, 480, 768)
+    path = write_clip(tmp_path / "large.mp4", pictures, options=options, colour=colour)
+    with av.open(str(path)) as container:
+        reference = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    frames = list(open_video(path))
+    assert all(np.array_equal(frame.rgb(), due) for frame, due in zip(frames, reference, strict=True))
+    with ThreadPoolExecutor(2) as pool:
+        kept = list(pool.map(Frame.rgb, frames * 3))
+    assert all(np.array_equal(pixels, due) for pixels, due in zip(kept, reference * 3, strict=True))
 
 
 def test_a_second_pass_gives_the_same(clips: Path) -> None:

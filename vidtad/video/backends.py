@@ -20,10 +20,11 @@ from vidtad.errors import InputError
 from vidtad.video.header import Promise
 from vidtad.video.plan import read_plan
 from vidtad.video.pyav import PyavDecoder
-from vidtad.video.scale import to_rgb
+from vidtad.video.scale import Scaler
 from vidtad.video.types import Damage, Decoded, Decoder
 
 TORCHCODEC_CHUNK = 8
+_scaler = Scaler()
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class ArrayPicture:
         import av
 
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(self.pixels), format="rgb24")
-        return to_rgb(frame, height, width)
+        return _scaler.rgb(frame, height, width)
 
 
 class PlannedDecoder:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from vidtad.video.header import Promise, judge, open_container, quarter_turns, video_stream
-from vidtad.video.scale import to_rgb
+from vidtad.video.scale import Scaler
 from vidtad.video.types import Damage, Decoded
 
 # Consecutive read errors after which the rest of a file is given up.
@@ -27,12 +27,13 @@ class AvPicture:
 
     frame: Any
     turns: int
+    scaler: Scaler
 
     def rgb(self, height: int, width: int) -> np.ndarray:
         """Pixels (height, width, 3) uint8, upright."""
         if self.turns % 2:
             height, width = width, height
-        stored = to_rgb(self.frame, height, width)
+        stored = self.scaler.rgb(self.frame, height, width)
         return np.ascontiguousarray(np.rot90(stored, self.turns)) if self.turns else stored
 
 
@@ -49,6 +50,7 @@ class PyavDecoder:
         self.time_base = Fraction(self.stream.time_base)
         self.damage = Damage()
         self._turns: int | None = None
+        self._scaler = Scaler()
         self._peeked: Iterator[Decoded] | None = None
         self._pending: list[int] = []
         self._last: int | None = None
@@ -116,7 +118,7 @@ class PyavDecoder:
         if frame.key_frame and not frame.is_corrupt:
             self._suspect = False
         self._failures_seen = self.damage.failures
-        picture = AvPicture(frame, self._turns)
+        picture = AvPicture(frame, self._turns, self._scaler)
         return Decoded(ticks, frame.duration or 0, height, width, picture, self._suspect)
 
     def _packets(self) -> Iterator[Any]:
