@@ -37,6 +37,6 @@ def demo(
         return
     first = min(result.timeline.results)
     show_timeline(result.one(first), result.display_score, out / "timelines")
-    show_scores(result.evaluation)
+    show_scores(result.evaluation, scores_only=True)
     typer.echo(f"{videos} clips in {result.seconds:.0f} s; clips, truth and timelines are in {out}")
     typer.echo("next: vidtad detect YOUR_VIDEO --model NAME (vidtad models list shows the detectors)")

@@ -66,15 +66,15 @@ def evaluate(
         show(evaluation)
 
 
-def show(evaluation: "Evaluation") -> None:
-    """Every table the evaluation has content for; percent."""
+def show(evaluation: "Evaluation", *, scores_only: bool = False) -> None:
+    """Every table the evaluation has content for, or the table of scores alone; percent."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     from vidtad.evaluation import tables
 
-    for content in tables(evaluation):
+    for content in tables(evaluation)[: 1 if scores_only else None]:
         table = Table(box=box.SIMPLE, title=Text(content.title), title_justify="left")
         for number, heading in enumerate(content.header):
             table.add_column(Text(heading), justify="right" if number else "left")

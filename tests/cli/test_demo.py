@@ -1,0 +1,31 @@
+"""`vidtad demo`: the shipped bundle on clips it has never seen, end to end."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vidtad.cli import app
+from vidtad.timeline import read_timeline
+
+
+@pytest.mark.slow
+def test_the_demonstration_detects_in_unseen_clips(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--videos", "6", "--json"])
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["videos"] == 6 and document["tiou_thresholds"][2] == pytest.approx(0.5)
+    assert document["mAP"][2] > 0.8 and document["average_mAP"] > 0.8
+    assert document["demonstration"] is True and document["seconds"] > 0
+    timeline = read_timeline(tmp_path / "demo" / "timeline.json")
+    assert len(timeline.results) == 6 and timeline.detector["demonstration"] is True
+
+
+def test_any_video_is_answered_by_the_built_in_bundle_and_says_so(tmp_path: Path) -> None:
+    from vidtad.synth import write_clips
+
+    (video_id,) = write_clips(tmp_path, [7])["database"]
+    result = CliRunner().invoke(app, ["detect", str(tmp_path / f"{video_id}.mp4"), "--out", "-"])
+    assert result.exit_code == 0 and "demonstration" in result.stderr and "react-thumos14" in result.stderr
+    assert json.loads(result.stdout)["demonstration"] is True
