@@ -1,0 +1,74 @@
+"""A trunk and a person-box head as one network: clips and boxes in, class logits out."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vidtad.models.acar import AcarConfig, AcarHead
+from vidtad.models.acfb import REPORTED, AcfbHead
+from vidtad.models.action_transformer import ActionTransformer, ActionTransformerConfig
+from vidtad.models.roi import LinearConfig, LinearHead
+
+
+class HeadKind(NamedTuple):
+    """A kind of head: its class, the class of its configuration, and the configuration it has by default."""
+
+    network: type[nn.Module]
+    config: type
+    default: Any
+
+
+HEADS: dict[str, HeadKind] = {
+    "linear": HeadKind(LinearHead, LinearConfig, LinearConfig()),
+    "acar": HeadKind(AcarHead, AcarConfig, AcarConfig()),
+    "acfb": HeadKind(AcfbHead, AcarConfig, REPORTED),
+    "action-transformer": HeadKind(ActionTransformer, ActionTransformerConfig, ActionTransformerConfig()),
+}
+
+
+class PersonNetwork(nn.Module):
+    """A trunk (clips to maps of stride 16) with a head of `HEADS`.
+
+    `bank`: for ACFB, the head whose first-order maps fill the feature bank (the trained, frozen ACAR of the report);
+    without it the head's own do.
+    """
+
+    def __init__(self, trunk: nn.Module, head: nn.Module, bank: AcarHead | None = None):
+        super().__init__()
+        self.trunk, self.head, self.bank = trunk, head, bank
+
+    def forward(
+        self, clips: Tensor, boxes: Sequence[Tensor], valid: Sequence[tuple[float, float]] | None = None, **more: Any
+    ) -> Tensor:
+        """clips (B, 3, T, H, W) normalised, boxes B x (n_i, 4) -> logits (n, classes).
+
+        Boxes are x1 y1 x2 y2 in the unit the head wants (pixels of H x W where its configuration says so, else
+        fractions). `valid` as for `AcarHead`; `more` goes to the head (`banks` of ACFB).
+        """
+        return self.head(self.trunk(clips), boxes, valid, **more)
+
+    @property
+    def in_pixels(self) -> bool:
+        """Whether boxes are given in pixels of the clip."""
+        return bool(getattr(self.head.config, "pixels", False))
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """logits (n, classes) -> scores in 0-1."""
+        return self.head.scores(logits)
+
+
+def bank_rows(
+    network: PersonNetwork, maps: Sequence[Tensor], boxes: Sequence[Tensor]
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """What ACFB needs of a batch: (actors (n, 1024), queries, rows for the bank), the last two a clip each.
+
+    maps are the trunk's; queries and rows are first-order maps (n_i, 512, h - 2, w - 2).
+    """
+    assert isinstance(network.head, AcfbHead)
+    _, actors, queries = network.head.encode(maps, boxes)
+    if network.bank is None:
+        return actors, queries, queries
+    with torch.no_grad():
+        return actors, queries, network.bank.encode(maps, boxes)[2]
