@@ -1,0 +1,198 @@
+"""CVAT for video 1.1 (XML): a track per person, and per segment without a person a track as large as the picture.
+
+CVAT knows frame numbers only. They are k / fps where the rate is constant; of other videos the time of every
+frame is needed. https://docs.cvat.ai/docs/manual/advanced/formats/format-cvat/
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+from vidtad.errors import InputError
+from vidtad.formats.people import by_track, segments_of
+from vidtad.formats.shared import Videos, assemble, parse_xml, rate_of, size_of, stem_of, xml_safe
+from vidtad.timeline import PersonBox, Segment, Timeline, VideoInfo
+
+FrameTimes = Mapping[str, Sequence[float]]
+WHY = "CVAT counts frames"
+PERSON = "person"
+ACTION = re.compile(r"(?P<label>.*?)(?: \((?P<score>-?[\d.]+(?:e[+-]?\d+)?)\))?")
+
+
+class _Clock:
+    """Frame numbers and times of one video; raises InputError where they cannot be known."""
+
+    def __init__(self, info: VideoInfo, times: Sequence[float] | None) -> None:
+        self.rate, self.times = rate_of(info, WHY), times
+        if times is None and not info.constant_rate:
+            raise InputError(f"{WHY}, and those of {info.path!r} come at a varying rate; give the file with --video")
+        self.frames = len(times) if times is not None else info.frames or max(1, round(info.duration_s * self.rate))
+
+    def frame(self, time_s: float) -> int:
+        """The frame nearest to a time; of two, the earlier."""
+        if self.times is None:
+            return min(max(0, round(time_s * self.rate)), self.frames - 1)
+        after = bisect_left(self.times, time_s)
+        if after == len(self.times) or (after and time_s - self.times[after - 1] <= self.times[after] - time_s):
+            after -= 1
+        return after
+
+    def time(self, frame: int) -> float:
+        """When a frame is shown; the one after the last marks the end of the video."""
+        if self.times is None:
+            return float(frame / self.rate)
+        if frame < len(self.times):
+            return self.times[frame]
+        return self.times[-1] + float(1 / self.rate)
+
+
+def write(timeline: Timeline, frame_times: FrameTimes | None = None) -> dict[str, str]:
+    """Document of a timeline of one video. frame_times: {video: seconds of every frame}. Raises InputError
+    when frames or pixels cannot be counted.
+    """
+    ((name, found),) = timeline.results.items()
+    info = timeline.videos[name]
+    clock, size = _Clock(info, (frame_times or {}).get(name)), size_of(info, "CVAT counts pixels")
+    tracks = by_track(timeline.people.get(name, ()))
+    free = [s for s in found if s.track not in tracks]
+    root = Element("annotations")
+    SubElement(root, "version").text = "1.1"
+    labels = ([PERSON] if tracks else []) + sorted({s.label for s in free} - {PERSON})
+    _meta(root, name, info, clock.frames, labels, size)
+    for track, boxes in tracks.items():
+        _person(root, track, boxes, clock, size)
+    for number, segment in enumerate(sorted(free, key=lambda s: s.start_s), max(tracks, default=-1) + 1):
+        _whole(root, number, segment, clock, size)
+    ElementTree.indent(root)
+    return {".cvat.xml": '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"}
+
+
+def read(text: str, videos: Videos, path: Path, frame_times: FrameTimes | None = None) -> Timeline:
+    """Persons and whole-picture tracks as segments. The document does not say the frame rate: `videos` must.
+
+    Raises InputError for a broken document or an unknown rate.
+    """
+    root = parse_xml(text)
+    name = stem_of(root.findtext(".//meta//source") or root.findtext(".//meta//name") or path.stem)
+    name = name if name in videos else path.name.split(".")[0] if path.name.split(".")[0] in videos else name
+    if name not in videos:
+        raise InputError(f"{WHY} and this file does not say their rate; give the video {name!r} with --video")
+    info = videos[name]
+    clock, size = _Clock(info, (frame_times or {}).get(name)), size_of(info, "CVAT counts pixels")
+    segments: list[Segment] = []
+    people: list[PersonBox] = []
+    try:
+        for track in root.iter("track"):
+            if track.get("label") == PERSON:
+                people += _read_person(track, int(track.get("id", "0")), clock, size)
+            else:
+                segments += _read_whole(track, clock)
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"not a CVAT track ({type(error).__name__}: {error})") from error
+    return assemble({name: segments + segments_of(people)}, videos, source="cvat", people={name: people})
+
+
+def fits(text: str) -> bool:
+    """Whether this is a CVAT document."""
+    return "<annotations>" in text[:2000] and "<version>" in text[:2000]
+
+
+def _meta(root: Element, name: str, info: VideoInfo, frames: int, labels: Sequence[str], size: tuple[int, int]) -> None:
+    task = SubElement(SubElement(root, "meta"), "task")
+    for tag, value in (
+        ("name", name),
+        ("size", frames),
+        ("mode", "interpolation"),
+        ("overlap", 0),
+        ("start_frame", 0),
+        ("stop_frame", frames - 1),
+        ("frame_filter", ""),
+    ):
+        SubElement(task, tag).text = xml_safe(str(value))
+    listed = SubElement(task, "labels")
+    for label in labels:
+        entry = SubElement(listed, "label")
+        SubElement(entry, "name").text = xml_safe(label)
+        attribute = SubElement(SubElement(entry, "attributes"), "attribute")
+        for tag, value in (
+            ("name", "actions" if label == PERSON else "score"),
+            ("mutable", str(label == PERSON)),
+            ("input_type", "text"),
+            ("default_value", ""),
+            ("values", ""),
+        ):
+            SubElement(attribute, tag).text = value
+    shown = SubElement(task, "original_size")
+    SubElement(shown, "width").text, SubElement(shown, "height").text = str(size[0]), str(size[1])
+    SubElement(task, "source").text = xml_safe(Path(info.path).name or name)
+
+
+def _box(
+    track: Element, frame: int, box: Sequence[float], size: tuple[int, int], outside: bool, actions: tuple[str, str]
+) -> None:
+    width, height = size
+    corners = zip(("xtl", "ytl", "xbr", "ybr"), box, (width, height, width, height), strict=True)
+    places = {name: f"{place * side:.2f}" for name, place, side in corners}
+    state = {"frame": str(frame), "outside": str(int(outside)), "occluded": "0", "keyframe": "1"}
+    shape = SubElement(track, "box", state | places | {"z_order": "0"})
+    SubElement(shape, "attribute", name=actions[0]).text = xml_safe(actions[1])
+
+
+def _person(root: Element, number: int, boxes: Sequence[PersonBox], clock: _Clock, size: tuple[int, int]) -> None:
+    track = SubElement(root, "track", id=str(number), label=PERSON, source="auto")
+    frame, actions = -1, ("actions", "")
+    for person in boxes:
+        at = clock.frame(person.time_s)
+        if at == frame:  # two keyframes within half a frame
+            continue
+        frame = at
+        actions = ("actions", "; ".join(f"{label} ({score:.4g})" for label, score in person.actions))
+        _box(track, frame, person.box, size, False, actions)
+    if frame + 1 < clock.frames:
+        _box(track, frame + 1, boxes[-1].box, size, True, actions)
+
+
+def _whole(root: Element, number: int, segment: Segment, clock: _Clock, size: tuple[int, int]) -> None:
+    track = SubElement(root, "track", id=str(number), label=xml_safe(segment.label), source="auto")
+    first = clock.frame(segment.start_s)
+    after = max(first + 1, clock.frame(segment.end_s) if segment.end_s < clock.time(clock.frames - 1) else clock.frames)
+    score = ("score", repr(segment.score))
+    _box(track, first, (0, 0, 1, 1), size, False, score)
+    if after < clock.frames:
+        _box(track, after, (0, 0, 1, 1), size, True, score)
+
+
+def _read_person(track: Element, number: int, clock: _Clock, size: tuple[int, int]) -> Iterator[PersonBox]:
+    width, height = size
+    for shape in track.iter("box"):
+        if shape.get("outside") == "1" or shape.get("keyframe") == "0":
+            continue
+        x1, y1, x2, y2 = (float(shape.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr"))
+        box = (max(0.0, x1 / width), max(0.0, y1 / height), min(1.0, x2 / width), min(1.0, y2 / height))
+        actions = []
+        for text in filter(None, _attribute(shape, "actions").split("; ")):
+            found = ACTION.fullmatch(text)
+            if found:
+                actions.append((found["label"], float(found["score"] or 1.0)))
+        yield PersonBox(clock.time(int(shape.attrib["frame"])), number, box, 1.0, tuple(actions))
+
+
+def _read_whole(track: Element, clock: _Clock) -> Iterator[Segment]:
+    label, start, score = track.attrib["label"], None, 1.0
+    for shape in sorted(track, key=lambda shape: int(shape.attrib["frame"])):
+        frame = int(shape.attrib["frame"])
+        if shape.get("outside") == "1":
+            if start is not None:
+                yield Segment(clock.time(start), clock.time(frame), label, score)
+            start = None
+        elif start is None:
+            start, score = frame, float(_attribute(shape, "score") or 1.0)
+    if start is not None:
+        yield Segment(clock.time(start), clock.time(clock.frames), label, score)
+
+
+def _attribute(shape: Element, name: str) -> str:
+    return next((entry.text or "" for entry in shape.iter("attribute") if entry.get("name") == name), "")

@@ -1,0 +1,135 @@
+"""The formats a timeline is passed on in: names, writers, and the readers of those that can be read back."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from vidtad.errors import InputError
+from vidtad.files import write_text
+from vidtad.formats import ava_timeline, boris, columns_timeline, cvat, elan, labelstudio, srt, via3, webvtt
+from vidtad.formats.cvat import FrameTimes
+from vidtad.formats.document import named, read_text
+from vidtad.formats.shared import Videos, only
+from vidtad.timeline import FORMAT, Timeline, read_timeline
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format. `write` returns {suffix: text}, the main file first; `read` takes (text, videos, path).
+
+    one_video: a file holds one video only. by_frame: writer and reader also take the time of every frame.
+    """
+
+    says: str
+    write: Callable[..., Mapping[str, str]]
+    read: Callable[..., Timeline]
+    fits: Callable[[str], bool] | None = None
+    one_video: bool = False
+    by_frame: bool = False
+
+
+FORMATS: Mapping[str, Format] = {
+    "activitynet": Format("ActivityNet results JSON", columns_timeline.write_activitynet, columns_timeline.read),
+    "annotations": Format(
+        "ActivityNet ground truth JSON, to train on", columns_timeline.write_annotations, columns_timeline.read
+    ),
+    "csv": Format("one row a segment", columns_timeline.write_csv, columns_timeline.read),
+    "ava": Format("AVA rows of person boxes", ava_timeline.write, ava_timeline.read, ava_timeline.fits),
+    "srt": Format("SubRip subtitles", srt.write, srt.read, srt.fits, one_video=True),
+    "vtt": Format("WebVTT subtitles", webvtt.write, webvtt.read, webvtt.fits, one_video=True),
+    "elan": Format("ELAN .eaf, a tier per class", elan.write, elan.read, elan.fits, one_video=True),
+    "labelstudio": Format("Label Studio tasks with predictions", labelstudio.write, labelstudio.read, labelstudio.fits),
+    "cvat": Format("CVAT for video 1.1 tracks", cvat.write, cvat.read, cvat.fits, one_video=True, by_frame=True),
+    "via": Format("VIA 3 project", via3.write, via3.read, via3.fits, one_video=True),
+    "boris": Format("BORIS tabular events", boris.write, boris.read, boris.fits),
+    "thumos": Format("THUMOS'14 detection text", columns_timeline.write_thumos, columns_timeline.read),
+}
+OTHER_NAMES = {"eaf": "elan", "webvtt": "vtt", "via3": "via", "subrip": "srt", "label-studio": "labelstudio"}
+
+
+def format_named(name: str) -> tuple[str, Format]:
+    """(proper name, format). Raises InputError naming the near ones."""
+    proper = OTHER_NAMES.get(name.strip().lower(), name.strip().lower())
+    if proper in FORMATS:
+        return proper, FORMATS[proper]
+    near = difflib.get_close_matches(proper, [*FORMATS, *OTHER_NAMES], n=2)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise InputError(f"no format {name!r}{hint} There are {', '.join(FORMATS)}.")
+
+
+def parse_names(names: str | Iterable[str]) -> list[str]:
+    """Proper names of `a,b` or of a list of such, each once. Raises InputError for an unknown one."""
+    given = [names] if isinstance(names, str) else list(names)
+    words = [word for text in given for word in text.split(",") if word.strip()]
+    return list(dict.fromkeys(format_named(word)[0] for word in words))
+
+
+def render(timeline: Timeline, name: str, frame_times: FrameTimes | None = None) -> dict[str, str]:
+    """{suffix: text} of a timeline in one format, the main file first. Raises InputError."""
+    proper, format_ = format_named(name)
+    if format_.one_video and len(timeline.videos) != 1:
+        raise InputError(f"{proper} holds one video a file, and this timeline has {len(timeline.videos)}")
+    if format_.by_frame:
+        return dict(format_.write(timeline, frame_times))
+    return dict(format_.write(timeline))
+
+
+def write_formats(
+    timeline: Timeline, folder: Path, names: str | Sequence[str], frame_times: FrameTimes | None = None
+) -> list[Path]:
+    """Write every video of a timeline in each format, atomically, and return the files.
+
+    A format goes to `folder/VIDEO.suffix`; one that is JSON to `folder/FORMAT/VIDEO.suffix`, so that the
+    folder keeps holding one timeline per video for whoever reads all its JSON files. Raises InputError for
+    an unknown format, or what a format cannot express, before anything is written.
+    """
+    ready: list[tuple[Path, str]] = []
+    for name in parse_names(names):
+        for video in timeline.videos:
+            for suffix, text in render(only(timeline, video), name, frame_times).items():
+                place = Path(folder) / name if suffix.endswith(".json") else Path(folder)
+                ready.append((place / f"{video}{suffix}", text))
+    for path, text in ready:
+        write_text(path, text)
+    return [path for path, _ in ready]
+
+
+def write_one(timeline: Timeline, path: Path, name: str, frame_times: FrameTimes | None = None) -> list[Path]:
+    """Write a timeline to `path`, and what belongs to it (a label map) beside it under the same stem."""
+    written = []
+    main = ""
+    for suffix, text in render(timeline, name, frame_times).items():
+        main = main or suffix
+        if suffix == main:
+            target = Path(path)
+        else:
+            stem = Path(path).name.removesuffix(main)
+            target = Path(path).with_name((stem if stem != Path(path).name else Path(path).stem) + suffix)
+        write_text(target, text)
+        written.append(target)
+    return written
+
+
+def read_any(path: Path, videos: Videos | None = None, frame_times: FrameTimes | None = None) -> Timeline:
+    """A timeline from any of the formats, told apart by content.
+
+    videos: what is known of videos by id, where the format does not say. Raises InputError when the file is
+    missing, broken or of no known format.
+    """
+    path, known = Path(path), dict(videos or {})
+    with named(path):
+        text = read_text(path)
+        if text.lstrip()[:1] == "{" and f'"{FORMAT}"' in text:
+            timeline = read_timeline(path)
+            return Timeline(
+                timeline.results, {**timeline.videos, **_same(known, timeline)}, timeline.detector, timeline.people
+            )
+        for format_ in FORMATS.values():
+            if format_.fits is not None and format_.fits(text):
+                return format_.read(text, known, path, *([frame_times] if format_.by_frame else []))
+        return columns_timeline.read(text, known, path)
+
+
+def _same(known: Videos, timeline: Timeline) -> Videos:
+    return {name: info for name, info in known.items() if name in timeline.videos}

@@ -1,0 +1,136 @@
+"""What the interchange writers and readers share: one video of many, lanes without overlap, text that XML can hold."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from pathlib import PurePosixPath, PureWindowsPath
+from xml.etree import ElementTree
+
+from vidtad.errors import InputError
+from vidtad.timeline import PersonBox, Segment, Timeline, VideoInfo
+
+Videos = Mapping[str, VideoInfo]
+NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+PERSON = re.compile(r"person (\d+)")
+
+
+def one_line(text: str) -> str:
+    """The text with every run of white space, line breaks included, as one blank."""
+    return " ".join(text.split())
+
+
+def xml_safe(text: str) -> str:
+    """The text without the control characters that XML 1.0 cannot hold."""
+    return NOT_XML.sub("\ufffd", text)
+
+
+def parse_xml(text: str) -> ElementTree.Element:
+    """The root element. Raises InputError for text that is no XML, or defines entities of its own."""
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:
+        raise InputError("XML with a document type or entities of its own is not read")
+    try:
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError) as error:
+        raise InputError(f"not valid XML ({error})") from error
+
+
+def only(timeline: Timeline, video: str) -> Timeline:
+    """The part of a timeline that belongs to one video."""
+    people = {video: timeline.people[video]} if video in timeline.people else {}
+    return Timeline(
+        {video: timeline.results.get(video, ())}, {video: timeline.videos[video]}, timeline.detector, people
+    )
+
+
+def above(timeline: Timeline, min_score: float) -> Timeline:
+    """The segments and the actions of persons that score at least `min_score`; boxes stay."""
+    return Timeline(
+        {name: tuple(s for s in found if s.score >= min_score) for name, found in timeline.results.items()},
+        timeline.videos,
+        timeline.detector,
+        {
+            name: tuple(
+                PersonBox(p.time_s, p.track, p.box, p.box_score, tuple(a for a in p.actions if a[1] >= min_score))
+                for p in found
+            )
+            for name, found in timeline.people.items()
+        },
+    )
+
+
+def packed(segments: Iterable[Segment]) -> list[list[Segment]]:
+    """The segments in as few rows as possible without overlap inside a row, each row in order of time."""
+    rows: list[list[Segment]] = []
+    for segment in sorted(segments, key=lambda s: (s.start_s, s.end_s)):
+        for row in rows:
+            if row[-1].end_s <= segment.start_s:
+                row.append(segment)
+                break
+        else:
+            rows.append([segment])
+    return rows
+
+
+def tiers(segments: Iterable[Segment]) -> dict[tuple[str, int | None], list[list[Segment]]]:
+    """{(label, track): rows without overlap}, in order of label, then track."""
+    groups: dict[tuple[str, int | None], list[Segment]] = defaultdict(list)
+    for segment in segments:
+        groups[segment.label, segment.track].append(segment)
+    order = sorted(groups, key=lambda key: (key[0], -1 if key[1] is None else key[1]))
+    return {key: packed(groups[key]) for key in order}
+
+
+def labels_of(timeline: Timeline) -> list[str]:
+    """Every class name that occurs, sorted."""
+    found = {s.label for segments in timeline.results.values() for s in segments}
+    found |= {label for people in timeline.people.values() for p in people for label, _ in p.actions}
+    return sorted(found)
+
+
+def video_named(name: str, videos: Videos, end_s: float = 0.0) -> VideoInfo:
+    """What is known of a video: from `videos`, else a stand-in that lasts `end_s` and has no rate or size."""
+    if name in videos:
+        return videos[name]
+    return VideoInfo(path=name, width=0, height=0, fps=Fraction(0), duration_s=end_s, frames=None)
+
+
+def assemble(
+    segments: Mapping[str, Sequence[Segment]],
+    videos: Videos,
+    *,
+    source: str,
+    people: Mapping[str, Sequence[PersonBox]] | None = None,
+) -> Timeline:
+    """A timeline of what a reader found, best segment first; `source` names the format it came from."""
+    people = people or {}
+    ends = {
+        name: max([s.end_s for s in segments.get(name, ())] + [p.time_s for p in people.get(name, ())], default=0.0)
+        for name in dict.fromkeys([*segments, *people])
+    }
+    return Timeline(
+        {name: tuple(sorted(segments.get(name, ()), key=lambda s: -s.score)) for name in ends},
+        {name: video_named(name, videos, end) for name, end in ends.items()},
+        {"name": source, "converted_from": source},
+        {name: tuple(found) for name, found in people.items() if found},
+    )
+
+
+def stem_of(name: str) -> str:
+    """The id of a video behind a path or address of either operating system."""
+    last = PureWindowsPath(PurePosixPath(name.split("?")[0]).name).name
+    return PurePosixPath(last).stem or name
+
+
+def rate_of(info: VideoInfo, why: str) -> Fraction:
+    """Frames a second. Raises InputError, saying `why` they are needed, when they are not known."""
+    if info.fps <= 0:
+        raise InputError(f"{why}, and the frame rate of {info.path!r} is not known; give the file with --video")
+    return info.fps
+
+
+def size_of(info: VideoInfo, why: str) -> tuple[int, int]:
+    """(width, height) in pixels. Raises InputError, saying `why` they are needed, when they are not known."""
+    if info.width <= 0 or info.height <= 0:
+        raise InputError(f"{why}, and the picture size of {info.path!r} is not known; give the file with --video")
+    return info.width, info.height
