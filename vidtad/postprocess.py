@@ -217,6 +217,46 @@ def fuse_video_scores(
     return Detections(segments[order], scores[order], labels[order])
 
 
+def point_segments(offsets: np.ndarray, stride: int) -> np.ndarray:
+    """Segments (T, 2) around the points 0, `stride`, ... from distances (T, 2) in strides to start and end."""
+    points = np.arange(len(offsets), dtype=offsets.dtype) * offsets.dtype.type(stride)
+    return np.stack([points - offsets[:, 0] * stride, points + offsets[:, 1] * stride], axis=1)
+
+
+def point_candidates(
+    scores: Sequence[np.ndarray],
+    offsets: Sequence[np.ndarray],
+    *,
+    min_score: float = 0.001,
+    top_k: int = 2000,
+    min_length: float = 0.05,
+    pooled: bool = False,
+) -> Detections:
+    """ActionFormer's predictions for one video as candidates, in steps of the finest level.
+
+    `scores` (T_l, classes) and `offsets` (T_l, 2), distances in strides, of each pyramid level, finest first, each
+    level half as dense. Kept: of every level (`pooled`: of all together, as in OpenTAD) the `top_k` best
+    pairs of point and class above `min_score`, if the segment is longer than `min_length` steps. Level by
+    level, best first within each.
+    """
+    segments, kept, labels = [np.zeros((0, 2), np.float32)], [np.zeros(0, np.float32)], [np.zeros(0, np.int64)]
+    floor = min_score
+    if pooled and sum(level.size for level in scores) > top_k:
+        every = np.concatenate([level.ravel() for level in scores])
+        floor = max(min_score, np.nextafter(np.partition(every, -top_k)[-top_k], np.float32(-1)))
+    for number, (level, distances) in enumerate(zip(scores, offsets, strict=True)):
+        flat = level.ravel()
+        found = np.flatnonzero(flat > floor)
+        found = found[np.argsort(-flat[found], kind="stable")][:top_k]
+        rows, classes = np.divmod(found, level.shape[1])
+        bounds = point_segments(distances, 2**number)[rows]
+        long = bounds[:, 1] - bounds[:, 0] > min_length
+        segments.append(bounds[long])
+        kept.append(flat[found][long])
+        labels.append(classes[long])
+    return Detections(np.concatenate(segments), np.concatenate(kept), np.concatenate(labels))
+
+
 def react_candidates(
     segments: np.ndarray, scores: np.ndarray, windows: Sequence[slice], min_score: float = 0.0
 ) -> Detections:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tests.parity import (
+    actionformer_adapters,
     backbone_adapters,
     evaluation_adapters,
     frames_adapters,
@@ -25,6 +26,7 @@ Adapter = Callable[[dict[str, Any], Mapping[str, np.ndarray], Path], dict[str, n
 ADAPTERS: dict[str, Adapter] = {
     **backbone_adapters.ADAPTERS,
     **frames_adapters.ADAPTERS,
+    **actionformer_adapters.ADAPTERS,
     **react_adapters.ADAPTERS,
     **postprocess_adapters.ADAPTERS,
     **evaluation_adapters.ADAPTERS,

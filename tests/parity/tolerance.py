@@ -20,10 +20,41 @@ def bounds(kind: str, manifest: dict[str, Any], name: str, stored: np.ndarray) -
         return rule["atol"], rule.get("rtol", 0.0)
     if "rule" in rule:
         return relative_to_max(rule["rule"], name) * float(np.abs(stored).max(initial=0)), 0.0
+    if "offsets" in rule or "losses_relative" in rule:
+        return actionformer(rule, name)
     for key in (name, "float"):
         if key in rule:
             return first_number(rule[key]), 0.0
     raise AssertionError(f"no rule to read the tolerance of a {kind} fixture: {rule}")
+
+
+# Words of an output's name, and the entry of an ActionFormer fixture's tolerance that is about it.
+ACTIONFORMER = (
+    ("stats", "stats_relative"),
+    ("segments", "segments_seconds"),
+    ("segments", "segments"),
+    ("scores", "scores"),
+    ("logits", "logits"),
+    ("offsets", "offsets"),
+    ("backbone", "backbone"),
+    ("fpn", "fpn"),
+    ("backbone|fpn|projection|neck", "features"),
+    ("targets", "targets"),
+    ("losses", "losses_relative"),
+    ("trajectory", "trajectory_relative"),
+    ("grad_clipped", "grad"),
+    ("abs_sum", "after_abs_sum_relative"),
+    ("after", "after"),
+    ("lr_curve", "lr_relative"),
+)
+
+
+def actionformer(rule: dict[str, Any], name: str) -> tuple[float, float]:
+    """(absolute, relative) tolerance of an output of an ActionFormer fixture."""
+    for words, entry in ACTIONFORMER:
+        if entry in rule and re.search(rf"(^|[._])({words})", name):
+            return (1e-9, rule[entry]) if entry.endswith("_relative") else (rule[entry], 0.0)
+    return 0.0, 1e-7
 
 
 def relative_to_max(rule: str, name: str) -> float:
