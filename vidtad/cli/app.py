@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from vidtad import __version__
+from vidtad.cli.convert import convert
 from vidtad.cli.demo import demo
 from vidtad.cli.detect import detect
 from vidtad.cli.evaluate import evaluate
@@ -73,7 +74,7 @@ def root(
     """From a raw video to a timeline of what happens, when, and who does it."""
 
 
-for command in (extract, detect, evaluate, demo, info):
+for command in (extract, detect, evaluate, convert, demo, info):
     app.command()(command)
 app.add_typer(models, name="models")
 

@@ -1,0 +1,49 @@
+"""`vidtad convert`: timelines to the formats of other programs, and back."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, print_json
+from vidtad.cli.extract import AsJson
+
+FormatNames = Annotated[
+    list[str],
+    typer.Option(
+        "--to",
+        help="activitynet, annotations, csv, ava, srt, vtt, elan, labelstudio, cvat, via, boris, thumos; "
+        "repeat it, or separate by commas.",
+    ),
+]
+VideoFiles = Annotated[
+    list[Path] | None, typer.Option(help="The video, or a folder of videos, where the file does not say enough.")
+]
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(help="A timeline or a file of another format; or a folder of timelines.")],
+    to: FormatNames,
+    out: Annotated[Path | None, typer.Option(help="Folder or file to write. Default: beside the source.")] = None,
+    video: VideoFiles = None,
+    min_score: Annotated[float | None, typer.Option(help="Leave out what scores less.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Write a timeline as subtitles, for ELAN, Label Studio, CVAT, VIA or BORIS, or as data; or read one of these.
+
+    The format of the source is recognised by its content. `--to annotations` makes corrected segments training data.
+
+    Example: vidtad convert timelines/match.json --to srt,elan --min-score 0.3
+    """
+    from vidtad.errors import InputError
+    from vidtad.pipelines.passing_on import convert as run
+
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
+    files = find_inputs(video or [], VIDEO_SUFFIXES, "video")
+    written = run(source, to, out, videos=files, min_score=min_score)
+    if json:
+        print_json({"written": [str(path) for path in written]})
+    else:
+        for path in written:
+            typer.echo(str(path))

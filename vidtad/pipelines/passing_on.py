@@ -1,0 +1,96 @@
+"""Handing timelines to people and other programs: finding the videos behind them, converting files."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from vidtad.errors import InputError
+from vidtad.formats.interchange import FORMATS, parse_names, read_any, write_formats, write_one
+from vidtad.formats.shared import above
+from vidtad.timeline import Timeline, merge
+from vidtad.video import VideoInfo, open_video, probe
+
+TIMELINE_SUFFIXES = frozenset(".json .csv .srt .vtt .eaf .xml .tsv .txt".split())  # noqa: SIM905
+
+
+def read_all(path: Path, videos: Mapping[str, VideoInfo] | None = None) -> Timeline:
+    """One timeline of a file of any known format, or of all `.json` timelines of a folder.
+
+    Raises InputError when nothing usable is there; in a folder, files of another kind are passed over.
+    """
+    if not path.is_dir():
+        return read_any(path, videos, varying_times((videos or {}).values()))
+    found = []
+    for file in sorted(path.glob("*.json")):
+        try:
+            found.append(read_any(file, videos))
+        except InputError:
+            continue
+    if not found:
+        raise InputError(f"{path}: no timeline (*.json) in this folder")
+    return merge(found)
+
+
+def known_videos(paths: Iterable[Path]) -> dict[str, VideoInfo]:
+    """{id: what the header says} of video files. Raises InputError for one that is none."""
+    return {path.stem: probe(path) for path in paths}
+
+
+def with_videos(timeline: Timeline, files: Sequence[Path]) -> Timeline:
+    """The timeline with what is known of its videos renewed from files, matched by their names.
+
+    A single file goes with a single video whatever their names. Raises InputError for a file that fits none.
+    """
+    if len(files) == 1 and len(timeline.videos) == 1:
+        (name,) = timeline.videos
+        return replace(timeline, videos={name: probe(files[0])})
+    found = {path.stem: path for path in files if path.stem in timeline.videos}
+    if files and not found:
+        raise InputError(f"{files[0]}: the timeline is of {', '.join(list(timeline.videos)[:3])}, not of this video")
+    return replace(timeline, videos={**timeline.videos, **known_videos(found.values())})
+
+
+def varying_times(infos: Iterable[VideoInfo]) -> dict[str, list[float]]:
+    """{id: seconds of every frame} of those videos that vary their rate and can be opened; they are decoded."""
+    found = {}
+    for info in infos:
+        path = Path(info.path)
+        if not info.constant_rate and path.is_file():
+            with open_video(path) as video:
+                found[path.stem] = [frame.time_s for frame in video]
+    return found
+
+
+def convert(
+    source: Path,
+    names: str | Sequence[str],
+    out: Path | None = None,
+    *,
+    videos: Sequence[Path] = (),
+    min_score: float | None = None,
+) -> list[Path]:
+    """Write `source` (a file of any known format, or a folder of timelines) in other formats; returns the files.
+
+    `out` is a folder, or with one format a file; beside the source by default. `videos`: files that tell frame
+    rates and sizes. Raises InputError for what cannot be read or expressed, RunError for a failed write.
+    """
+    wanted = parse_names(names)
+    if not wanted:
+        raise InputError(f"convert to which format? There are {', '.join(FORMATS)}.")
+    timeline = read_all(source, known_videos(videos))
+    if videos:
+        timeline = with_videos(timeline, videos)
+    if min_score is not None:
+        timeline = above(timeline, min_score)
+    times: dict[str, list[float]] = {}
+    if any(FORMATS[name].by_frame for name in wanted):
+        by_stem = varying_times(timeline.videos.values())
+        times = {
+            name: by_stem[Path(i.path).stem] for name, i in timeline.videos.items() if Path(i.path).stem in by_stem
+        }
+    if out is not None and out.suffix and not out.is_dir():
+        if len(wanted) > 1:
+            raise InputError(f"--out {out}: a file holds one format; name a folder for {', '.join(wanted)}")
+        return write_one(timeline, out, wanted[0], times)
+    folder = out or (source if source.is_dir() else source.parent)
+    return write_formats(timeline, folder, wanted, times)
