@@ -11,6 +11,7 @@ from typing import Any
 
 from vidtad.bundle import Bundle, load_bundle, read_document, save_bundle
 from vidtad.conversion import bundle_from_react
+from vidtad.conversion_people import RELEASED, converter
 from vidtad.downloads import ReportProgress, cache_dir, checkpoint_path, fetch_checkpoint, record_path, verify
 from vidtad.errors import InputError, VidtadError
 from vidtad.files import atomic_write, sha256, write_text
@@ -31,12 +32,18 @@ __all__ = [
 
 BUILTIN_FOLDER = Path(__file__).parent / "data"
 SUFFIX = ".safetensors"
-PREFERRED = {"react": ("react-thumos14",), "actionformer": ("actionformer-thumos14",), "acar": ("acar-r50-ava",)}
+PREFERRED = {
+    "react": ("react-thumos14",),
+    "actionformer": ("actionformer-thumos14",),
+    "acar": ("acar-r101-ava-kinetics", "acar-r101-ava", "acar-r50-ava"),
+    "linear": ("slowfast-8x8-r50-ava", "slowfast-32x2-r101-ava2.2"),
+}
 """Bundles that the bare name of a head means when they are here, best first."""
 PERSON_HEADS = frozenset({"linear", "acar", "acfb", "action-transformer"})
 
 CONVERTERS: dict[str, Callable[[Any, str], Bundle]] = {
     "react-thumos14": lambda checkpoint, digest: bundle_from_react(checkpoint, "thumos14", sha256=digest),
+    **{id: converter(id) for id in RELEASED},
 }
 """Checkpoints that are whole detectors: (contents, SHA-256 of the file) -> bundle."""
 
@@ -54,21 +61,28 @@ def fetch(which: str | Checkpoint, *, progress: ReportProgress | None = None, of
     """Verified file of a published checkpoint, downloaded into the cache when it is not there.
 
     `progress` is called with (bytes done, bytes in all or None). Raises InputError for an unknown id, with the
-    near ones, and RunError, with the address and where to put the file by hand, when it cannot be had. A detector
-    added by hand gives its bundle.
+    near ones, and RunError, with the address and where to put the file by hand, when it cannot be had. A checkpoint
+    that is a whole detector gives its bundle.
     """
     checkpoint = _published(which) if isinstance(which, str) else which
     if checkpoint.id in CONVERTERS and _bundle_path(checkpoint.id).is_file():
         return _bundle_path(checkpoint.id)
-    return fetch_checkpoint(checkpoint, progress=progress, offline=offline)
+    path = fetch_checkpoint(checkpoint, progress=progress, offline=offline)
+    if checkpoint.id not in CONVERTERS:
+        return path
+    from vidtad.weights import read_checkpoint
+
+    bundle = CONVERTERS[checkpoint.id](read_checkpoint(path), sha256(path))
+    return save_bundle(bundle, _bundle_path(checkpoint.id))
 
 
 def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
     """The bundle that `--model name` means, and a sentence for the user when it is only the built-in one.
 
     A path to a bundle; else a bundle added, fetched or trained under that name (the name of a head prefers its
-    published detector when that is here); else the small built-in bundle of that head. Raises InputError for an
-    unknown name, with the near ones, for a published detector that is not here, and for a broken bundle.
+    published detector when that is here); else the small built-in bundle of that head; else a published detector
+    with an address, which is fetched. Raises InputError for an unknown name, with the near ones, for a published
+    detector that has to be got by hand, and for a broken bundle; RunError for a failed download.
     """
     text = str(name)
     if _is_file(text):
@@ -82,6 +96,10 @@ def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
     if path is not None:
         bundle = load_bundle(path)
         return bundle, _demonstration_notice(text, bundle) if bundle.demonstration else None
+    names = (text, *PREFERRED.get(text, ()))
+    hosted = next((id for id in names if id in CONVERTERS and CHECKPOINTS[id].url), None)
+    if hosted is not None:
+        return load_bundle(fetch(hosted)), None
     if text in CHECKPOINTS:
         checkpoint = CHECKPOINTS[text]
         if text in CONVERTERS:
