@@ -14,7 +14,9 @@ from vidtad.cli.detect import detect
 from vidtad.cli.evaluate import evaluate
 from vidtad.cli.extract import extract
 from vidtad.cli.info import info
+from vidtad.cli.labels import labels
 from vidtad.cli.models import models
+from vidtad.cli.train import train
 from vidtad.errors import InputError, VidtadError
 
 
@@ -74,8 +76,9 @@ def root(
     """From a raw video to a timeline of what happens, when, and who does it."""
 
 
-for command in (extract, detect, evaluate, convert, demo, info):
+for command in (extract, detect, train, evaluate, convert, demo, info):
     app.command()(command)
+app.add_typer(labels, name="labels")
 app.add_typer(models, name="models")
 
 

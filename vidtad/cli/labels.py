@@ -1,0 +1,69 @@
+"""`vidtad labels`: look at label files before anything is trained on them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidtad.cli.common import note, print_json
+from vidtad.cli.extract import AsJson
+
+labels = typer.Typer(help="Check and convert label files.", no_args_is_help=True, rich_markup_mode=None)
+
+File = Annotated[Path, typer.Argument(help="ActivityNet JSON, CSV, ELAN, BORIS, VIA or Label Studio; or a folder.")]
+FrameRate = Annotated[
+    float | None, typer.Option(min=0.1, help="Frames a second of labels that count frames (Label Studio).")
+]
+
+
+@labels.command("check")
+def check_(
+    file: File,
+    videos: Annotated[Path | None, typer.Option(help="Folder of the videos, to compare with.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Folder of feature files, to compare with.")] = None,
+    frame_rate: FrameRate = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 when there is a problem.")] = False,
+    json: AsJson = False,
+) -> None:
+    """What labels hold and what is wrong with them: missing files, segments past the end, rare classes, overlap.
+
+    Example: vidtad labels check labels.csv --videos clips
+    """
+    from vidtad.pipelines.training_check import check_files
+
+    found, broken = check_files(file, videos, features, frame_rate=frame_rate)
+    if json:
+        print_json(found.to_json() | {"unreadable": broken})
+    else:
+        from vidtad.cli.train import print_table
+        from vidtad.pipelines.training_report import class_table
+
+        print_table(class_table(found))
+        for line in found.lines():
+            typer.echo(line)
+        for name, reason in broken.items():
+            typer.echo(f"problem: {name}: {reason}")
+    if strict and (found.serious or broken):
+        note(f"{file}: {len(found.serious) + len(broken)} problems (--strict)")
+        raise typer.Exit(2)
+
+
+@labels.command()
+def convert(
+    file: File,
+    out: Annotated[Path, typer.Option(help="ActivityNet JSON to write.")],
+    frame_rate: FrameRate = None,
+) -> None:
+    """Labels of any supported tool as ActivityNet JSON, for `vidtad evaluate` and other programs.
+
+    Example: vidtad labels convert project.boris --out labels.json
+    """
+    from vidtad.files import write_json
+    from vidtad.formats.activitynet import annotations_json
+    from vidtad.labels import read_labels
+
+    table = read_labels(file, frame_rate=frame_rate).table
+    for finding in table.findings:
+        note(finding.line())
+    write_json(out, annotations_json(table))
+    typer.echo(f"{out}: {len(table)} segments of {len(table.videos)} videos")

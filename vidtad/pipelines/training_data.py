@@ -1,0 +1,297 @@
+"""From labels and folders to what training needs: which file belongs to which video, features, and the split."""
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from vidtad.errors import InputError
+from vidtad.features import Features, Grid, load_features
+from vidtad.files import VIDEO_SUFFIXES
+from vidtad.labels import Check, Duration, Labels, check, video_id
+from vidtad.pipelines.extraction import Decoding, LoadedExtractor, extract_file
+from vidtad.video import probe
+
+VAL_FRACTION = 0.2
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is there for the videos of the labels: video files, feature files, and what could not be read.
+
+    All by video name. `unused`: videos that no label names. `durations`: of what is there and readable.
+    """
+
+    videos: Mapping[str, Path]
+    features: Mapping[str, Path]
+    unused: tuple[str, ...]
+    durations: Mapping[str, Duration]
+    broken: Mapping[str, str]
+
+
+def find_material(
+    labels: Labels,
+    videos: Path | None,
+    features: Path | None,
+    *,
+    rate: Fraction | None = None,
+    stride: int | None = None,
+    foreign: Callable[[str], Grid] | None = None,
+) -> Material:
+    """Files of the labels' videos under `videos` (subfolders too) and in `features`.
+
+    `stride` and `rate` (None: each video's own) are those of the extractor to come; `foreign` gives the grid of a
+    feature file without a sidecar. Raises InputError when a folder is missing or no labelled video is there.
+    """
+    found_videos, unused = _assign(labels, _files(videos, VIDEO_SUFFIXES, "video"))
+    found_features, loose = _assign(labels, _files(features, frozenset({".npy"}), "feature file"))
+    durations: dict[str, Duration] = {}
+    broken: dict[str, str] = {}
+    for name in labels.videos:
+        try:
+            if name in found_videos:
+                info = probe(found_videos[name])
+                step = float(stride / (rate or info.fps)) if stride else None
+                durations[name] = Duration(info.duration_s, step)
+            elif name in found_features:
+                held = load_features(found_features[name], foreign(name) if foreign else None)
+                durations[name] = Duration(held.video.duration_s, float(held.grid.stride / held.grid.fps))
+        except InputError as error:
+            broken[name] = str(error)
+    if not durations:
+        _raise_none(labels, videos, features, unused if videos is not None else loose, broken)
+    return Material(found_videos, found_features, unused if videos is not None else loose, durations, broken)
+
+
+def _raise_none(
+    labels: Labels, videos: Path | None, features: Path | None, there: Sequence[str], broken: Mapping[str, str]
+) -> None:
+    if broken:
+        raise InputError(f"none of the {len(broken)} labelled files can be used: {next(iter(broken.values()))}")
+    place = videos if videos is not None else features
+    example = f", {place} holds {there[0]!r}" if there else ""
+    raise InputError(f"{place}: holds no labelled video: the labels name {labels.videos[0]!r}{example}")
+
+
+def _files(folder: Path | None, suffixes: Collection[str], what: str) -> dict[str, list[Path]]:
+    """Files by name; several where subfolders repeat one."""
+    if folder is None:
+        return {}
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder")
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in suffixes and not hidden and path.is_file():
+            found.setdefault(path.stem, []).append(path)
+    if not found:
+        raise InputError(f"{folder}: no {what} in this folder")
+    return found
+
+
+def _assign(labels: Labels, files: Mapping[str, list[Path]]) -> tuple[dict[str, Path], tuple[str, ...]]:
+    """The file of each labelled video, and the names of the files that are left."""
+    lowered: dict[str, str] = {}
+    for stem in files:
+        lowered.setdefault(stem.casefold(), stem)
+    assigned: dict[str, Path] = {}
+    for name, stated in zip(labels.videos, labels.files, strict=True):
+        spellings = (name, f"v_{name}", name.removeprefix("v_"), video_id(stated) if stated else name)
+        exact = [s for s in spellings if s in files]
+        near = exact or [lowered[s.casefold()] for s in spellings if s.casefold() in lowered]
+        if not near:
+            continue
+        paths = files[near[0]]
+        if len(paths) > 1:
+            ending = tuple(Path(stated).parts)
+            paths = [path for path in paths if ending and path.parts[-len(ending) :] == ending] or paths
+        if len(paths) > 1:
+            raise InputError(f"{paths[0]} and {paths[1]} have one name and the labels do not say which; move one away")
+        assigned[name] = paths[0]
+    taken = {path.stem for path in assigned.values()}
+    return assigned, tuple(stem for stem in files if stem not in taken)
+
+
+def check_material(labels: Labels, material: Material) -> Check:
+    """The labels' report, against what is there."""
+    return check(labels, material.durations, material.unused)
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """How missing features are made, where they go, and whether that folder is ours to replace files in."""
+
+    loaded: LoadedExtractor
+    folder: Path
+    own: bool
+    decoding: Decoding = field(default_factory=Decoding)
+    batch: int = 8
+
+
+def features_of(
+    material: Material,
+    extraction: Extraction | None,
+    foreign: Callable[[str], Grid] | None = None,
+    *,
+    progress: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> tuple[dict[str, Features], dict[str, str]]:
+    """Features (memory-mapped) of every video that is there, made where missing; and why some could not be.
+
+    Raises InputError when features of different making meet, or none is left.
+    """
+    found: dict[str, Features] = {}
+    failed: dict[str, str] = {}
+    for number, name in enumerate(material.durations):
+        progress(name, number, len(material.durations))
+        try:
+            if name in material.videos and extraction is not None:
+                path = _extract(material.videos[name], extraction)
+            else:
+                path = material.features[name]
+            found[name] = load_features(path, foreign(name) if foreign else None)
+        except InputError as error:
+            failed[name] = str(error)
+    if not found:
+        raise InputError(f"no video gave features: {next(iter(failed.values()))}")
+    one_kind(found)
+    return found, failed
+
+
+def _extract(video: Path, extraction: Extraction) -> Path:
+    settings = {"decoding": extraction.decoding, "batch": extraction.batch}
+    try:
+        return extract_file(video, extraction.loaded, extraction.folder, **settings).path  # type: ignore[arg-type]
+    except InputError:
+        # In a folder of our own an old file is one of a video that has changed since.
+        if not extraction.own or not (extraction.folder / f"{video.stem}.npy").exists():
+            raise
+        return extract_file(video, extraction.loaded, extraction.folder, overwrite=True, **settings).path  # type: ignore[arg-type]
+
+
+def one_kind(features: Mapping[str, Features]) -> None:
+    """Raise InputError unless all features were made by one extractor, with one kind of window."""
+    first = next(iter(features))
+    for name, held in features.items():
+        for what, ours, others in (
+            ("rows of width", held.values.shape[1], features[first].values.shape[1]),
+            ("windows of frames", held.grid.span, features[first].grid.span),
+            ("steps of frames", held.grid.stride, features[first].grid.stride),
+            ("extractor", held.provenance.extractor, features[first].provenance.extractor),
+            ("weights", held.provenance.weights_sha256[:12], features[first].provenance.weights_sha256[:12]),
+        ):
+            if ours != others:
+                raise InputError(
+                    f"features are of different making: {what} {ours or 'unknown'} in {name}, "
+                    f"{others or 'unknown'} in {first}; use another --features folder or extract them all anew"
+                )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Video names of each part, in file order, and how it came about. Test videos are scored, never chosen by."""
+
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...] = ()
+    how: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+def split_videos(labels: Labels, val_fraction: float | None = None, seed: int = 0) -> Split:
+    """Who is trained on and who is held out, the same for the same labels and seed.
+
+    Subsets of the file decide where it has them (training and validation by the beginning of their names; a test
+    subset is never trained on; without a training subset the validation videos are trained on, as THUMOS'14
+    does), unless `val_fraction` is given. Else `val_fraction` (0.2) of the videos are held out, those of one
+    group together; what would leave a class without training segments stays. Raises InputError when nothing is
+    left to train on, or to hold out although that was asked for.
+    """
+    table = labels.table
+    parts = {kind: [n for n, s in zip(table.videos, table.subset, strict=True) if kind_of(s) == kind] for kind in KINDS}
+    test, validation = parts["test"], parts["validation"]
+    train = [*parts["train"], *parts[""]]
+    if not train:
+        train, validation = validation, []
+        how = "the validation subset is trained on, as there is no training subset"
+    else:
+        how = f"subsets of the file: {len(train)} training, {len(validation)} validation videos"
+    if val_fraction is not None and validation:
+        train, validation = [*train, *validation], []
+    if not validation and val_fraction != 0:
+        fraction = VAL_FRACTION if val_fraction is None else val_fraction
+        units = _units(labels, train)
+        train, validation = _hold_out(labels, units, fraction, seed)
+        what = "videos" if all(len(unit) == 1 for unit in units) else f"videos of {len(units)} groups"
+        chosen = f"{len(validation)} of {len(train) + len(validation)} {what} held out for validation (seed {seed})"
+        how = chosen if not parts["train"] and parts[""] else f"{how}; {chosen}" if test else chosen
+        if not validation:
+            raise InputError(
+                f"no video can be held out for validation: every one of the {len(units)} holds the only segments of a "
+                "class; label more videos, or pass --val-fraction 0 to train without a score"
+            )
+    if not train:
+        raise InputError("no video is left to train on: the labels put all of them into a test subset")
+    place = {name: number for number, name in enumerate(table.videos)}
+    parts_of = dict(zip(table.videos, labels.groups, strict=True))
+    return Split(
+        train=tuple(sorted(train, key=place.__getitem__)),
+        validation=tuple(sorted(validation, key=place.__getitem__)),
+        test=tuple(test),
+        how=how,
+        warnings=_leaks(parts_of, train, [*validation, *test]),
+    )
+
+
+KINDS = ("train", "validation", "test", "")
+
+
+def kind_of(subset: str) -> str:
+    """`train`, `validation`, `test`, or "" for a subset that says none of them."""
+    name = subset.strip().lower()
+    return next((kind for kind in KINDS[:3] if name.startswith(kind[:3]) or name == kind), "")
+
+
+def _units(labels: Labels, names: Collection[str]) -> list[list[str]]:
+    """Videos that must stay together."""
+    units: dict[tuple[str, str], list[str]] = {}
+    for name, group in zip(labels.videos, labels.groups, strict=True):
+        if name in names:
+            units.setdefault(("group", group) if group else ("video", name), []).append(name)
+    return list(units.values())
+
+
+def _hold_out(
+    labels: Labels, units: list[list[str]], fraction: float, seed: int
+) -> tuple[list[str], list[str]]:
+    """(training, validation) videos: units in an order drawn from the seed, first those that bring a new class."""
+    table = labels.table
+    number = {name: position for position, name in enumerate(table.videos)}
+    counts = np.zeros((len(table.videos), len(table.labels)), int)
+    np.add.at(counts, (table.video, table.label), 1)
+    drawn = sorted(units, key=lambda unit: hashlib.sha256(f"{seed}:{unit[0]}".encode()).hexdigest())
+    held = [counts[[number[name] for name in unit]].sum(0) for unit in drawn]
+    left = np.sum(held, axis=0)
+    wanted = max(1, round(fraction * sum(map(len, units))))
+    chosen: list[int] = []
+    covered, size = np.zeros_like(left), 0
+    for needs_new_class in (True, False):
+        for index, unit in enumerate(drawn):
+            fits = size + len(unit) <= wanted or not chosen
+            spares = ((left - held[index] > 0) | (held[index] == 0)).all()
+            brings = (held[index][covered == 0] > 0).any()
+            if index in chosen or not fits or not spares or (needs_new_class and not brings) or len(units) < 2:
+                continue
+            chosen.append(index)
+            left, covered, size = left - held[index], covered + held[index], size + len(unit)
+    validation = [name for index in chosen for name in drawn[index]]
+    return [name for unit in units for name in unit if name not in validation], validation
+
+
+def _leaks(group_of: Mapping[str, str], train: Collection[str], held: Collection[str]) -> tuple[str, ...]:
+    shared = sorted({group_of[name] for name in train} & {group_of[name] for name in held} - {""})
+    if not shared:
+        return ()
+    return (f"group {shared[0]!r} is both trained on and scored on ({len(shared)} such): the score flatters",)
