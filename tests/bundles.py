@@ -3,10 +3,15 @@
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from vidtad.bundle import Bundle, save_bundle
 from vidtad.extractors import PRESETS, random_weights
+from vidtad.models.actionformer import ActionFormer
+from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.react import ReAct, ReActConfig
+
+TINY = {"width": 16, "heads": 2, "stem_layers": 1, "ranges": ((0, 4), (4, 8), (8, 10000)), "windows": 5, "max_len": 32}
 
 
 def seeded_react(
@@ -19,15 +24,46 @@ def seeded_react(
     **config: object,
 ) -> Path:
     """Write a ReAct bundle over `extractor`'s features to `path`; `config` goes to the head."""
-    convention = PRESETS[extractor].convention
     torch.manual_seed(seed)
-    head = {"in_channels": convention.width, "classes": len(classes), **config}
+    head = {"in_channels": PRESETS[extractor].convention.width, "classes": len(classes), **config}
     network = ReAct(ReActConfig(**head))  # type: ignore[arg-type]
     for classifier in network.class_embed:
-        torch.nn.init.normal_(classifier.weight, std=0.5)
+        nn.init.normal_(classifier.weight, std=0.5)
+    return _save(path, "react", head, network, extractor, embed, seed, classes)
+
+
+def seeded_actionformer(
+    path: Path,
+    extractor: str = "tiny3d",
+    *,
+    embed: bool = True,
+    seed: int = 0,
+    classes: tuple[str, ...] = ("jump", "wave", "walk"),
+    **config: object,
+) -> Path:
+    """Write a tiny ActionFormer bundle over `extractor`'s features to `path`; `config` goes to the head."""
+    torch.manual_seed(seed)
+    head = {**TINY, "in_channels": PRESETS[extractor].convention.width, "classes": len(classes), **config}
+    network = ActionFormer(ActionFormerConfig(**head))  # type: ignore[arg-type]
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return _save(path, "actionformer", head, network, extractor, embed, seed, classes)
+
+
+def _save(
+    path: Path,
+    kind: str,
+    head: dict[str, object],
+    network: nn.Module,
+    extractor: str,
+    embed: bool,
+    seed: int,
+    classes: tuple[str, ...],
+) -> Path:
+    convention = PRESETS[extractor].convention
     bundle = Bundle(
         name=path.stem,
-        head="react",
+        head=kind,
         head_config=head,
         classes=classes,
         extractor=extractor,

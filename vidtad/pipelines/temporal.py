@@ -1,7 +1,7 @@
 """Features -> detections -> timeline, for the heads that say what happens when."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +13,9 @@ from vidtad.errors import InputError
 from vidtad.features import Features, Provenance
 from vidtad.models.loading import load_exactly
 from vidtad.models.react import ReAct, ReActConfig, released_state
+from vidtad.pipelines.actionformer_head import ActionFormerDetector
 from vidtad.pipelines.extraction import Progress, no_progress
+from vidtad.pipelines.options import known_fields
 from vidtad.postprocess import REACT, Detections, Nms, react_detections
 from vidtad.timeline import Segment, Timeline
 from vidtad.windows import react_windows
@@ -98,18 +100,10 @@ class ReActDetector:
         )
 
 
-DETECTORS: dict[str, type[ReActDetector]] = {"react": ReActDetector}
-
-
-def known_fields(kind: type, values: Mapping[str, Any], where: str) -> Any:
-    """`kind(**values)` for a frozen dataclass of options; InputError for a name or value it does not take."""
-    unknown = sorted(values.keys() - {field.name for field in fields(kind)})
-    if unknown:
-        raise InputError(f"{where}: unknown entry {unknown[0]!r}; upgrade vidtad or make the bundle again")
-    try:
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {error}") from error
+DETECTORS: dict[str, Callable[[Bundle, str], TemporalDetector]] = {
+    "react": ReActDetector,
+    "actionformer": ActionFormerDetector,
+}
 
 
 def load_detector(bundle: Bundle, device: str = "cpu") -> TemporalDetector:

@@ -1,0 +1,177 @@
+"""ActionFormer as a detector: a whole video in one go, in memory that does not grow with its length."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from vidtad.bundle import Bundle
+from vidtad.errors import InputError
+from vidtad.models.actionformer import ActionFormer
+from vidtad.models.actionformer_config import ActionFormerConfig
+from vidtad.models.actionformer_keys import released_state
+from vidtad.models.loading import load_exactly
+from vidtad.pipelines.extraction import Progress, no_progress
+from vidtad.pipelines.options import known_fields
+from vidtad.postprocess import Detections, Nms, point_candidates, soft_nms
+
+PIECE = 8192
+"""Rows that one pass answers for; to either side it also reads what the network's reach asks for."""
+
+
+@dataclass(frozen=True)
+class ActionFormerDecoding:
+    """Post-processing of ActionFormer; the defaults are those of the released THUMOS14 model.
+
+    `score_threshold`, `candidates` and `min_length` (steps) apply before suppression: the best pairs of point and
+    class of each pyramid level (`pooled`: of all together, as in OpenTAD) above the threshold. `voting` works only
+    with `class_agnostic`, as released. The other options are those of `Nms`. `display_score` only says which
+    segments a table shows.
+    """
+
+    score_threshold: float = 0.001
+    candidates: int = 2000
+    min_length: float = 0.05
+    pooled: bool = False
+    method: Literal["gaussian", "linear", "vanilla", "hard", "none"] = "gaussian"
+    sigma: float = 0.5
+    iou_threshold: float = 0.1
+    min_score: float = 0.001
+    top_k: int = 200
+    class_agnostic: bool = False
+    voting: float | None = None
+    display_score: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise ValueError(f"candidates must be at least 1, not {self.candidates}")
+        self.rule()
+
+    def rule(self) -> Nms:
+        """The suppression these options ask for. Raises ValueError for values out of range."""
+        return Nms(
+            method=self.method,
+            sigma=self.sigma,
+            iou_threshold=self.iou_threshold,
+            min_score=self.min_score,
+            top_k=self.top_k,
+            class_agnostic=self.class_agnostic,
+            voting=self.voting,
+        )
+
+
+class Points(NamedTuple):
+    """Predictions at the valid points of each level: `scores` (T_l, classes) in 0-1, `offsets` (T_l, 2) in strides."""
+
+    scores: list[np.ndarray]
+    offsets: list[np.ndarray]
+
+
+class ActionFormerDetector:
+    """ActionFormer over the whole sequence, piece by piece, with the results of a single pass."""
+
+    def __init__(self, bundle: Bundle, device: str = "cpu", piece: int = PIECE):
+        config = known_fields(ActionFormerConfig, bundle.head_config, f"bundle {bundle.name}: head_config")
+        self.bundle, self.device, self.piece = bundle, torch.device(device), piece
+        self.decoding: ActionFormerDecoding = known_fields(
+            ActionFormerDecoding, bundle.decoding, f"bundle {bundle.name}: decoding"
+        )
+        self.display_score = self.decoding.display_score
+        if config.classes != len(bundle.classes) or config.inputs != bundle.width:
+            raise InputError(
+                f"bundle {bundle.name}: a head of {config.inputs} channels and {config.classes} classes does not "
+                f"fit its {bundle.width} feature channels and {len(bundle.classes)} class names"
+            )
+        network = ActionFormer(config)
+        load_exactly(network, released_state(bundle.head_weights))
+        self.network = network.eval().to(self.device)
+
+    def __call__(self, values: np.ndarray, progress: Progress = no_progress) -> Detections:
+        config, decoding = self.network.config, self.decoding
+        rows = resized(values, config.max_len) if config.resize else values
+        points = predict_points(self.network, rows, self.device, self.piece, progress)
+        found = point_candidates(
+            points.scores,
+            points.offsets,
+            min_score=decoding.score_threshold,
+            top_k=decoding.candidates,
+            min_length=decoding.min_length,
+            pooled=decoding.pooled,
+        )
+        kept = soft_nms(*found, decoding.rule())
+        segments = kept.segments.astype(np.float64)
+        if config.resize:
+            overlap = self.bundle.sampling["window"] / self.bundle.sampling["stride"]
+            return kept._replace(segments=from_resized(segments, len(values), config.max_len, overlap) + 0.5)
+        # A released step lies at the centre of its window, where row i covers [i, i + 1].
+        return kept._replace(segments=segments + 0.5)
+
+
+@torch.inference_mode()
+def predict_points(
+    network: ActionFormer,
+    values: np.ndarray,
+    device: torch.device = torch.device("cpu"),
+    piece: int = PIECE,
+    progress: Progress = no_progress,
+) -> Points:
+    """Scores and offsets of a video's rows (T, C), computed `piece` rows at a time.
+
+    Equal to one pass over the whole, because each piece is read together with everything its outputs depend on; a
+    network that attends to everything takes the whole at once. `values` may be memory-mapped.
+    """
+    config, steps = network.config, len(values)
+    total = config.padded_length(steps)
+    parts: list[tuple[list[np.ndarray], list[np.ndarray]]] = [([], []) for _ in config.ranges]
+    for own, read in pieces(config, total, piece):
+        if own.start >= steps:
+            break  # nothing but padding
+        features = torch.zeros(1, read.stop - read.start, config.inputs)
+        inside = np.asarray(values[read], dtype=np.float32)
+        features[0, : len(inside)] = torch.from_numpy(inside)
+        mask = torch.arange(read.start, read.stop)[None] >= steps
+        # The position embedding of a long video is stretched over its length as released.
+        whole = config.official_length(steps)
+        output = network(features.to(device), mask.to(device), read.start, whole).single()
+        for level, stride in enumerate(config.strides):
+            last = min(own.stop, steps)
+            kept = slice((own.start - read.start) // stride, -(-(last - read.start) // stride))
+            parts[level][0].append(output.logits[level][0, kept].sigmoid().cpu().numpy())
+            parts[level][1].append(output.offsets[level][0, kept].cpu().numpy())
+        progress(min(own.stop, steps), steps)
+    return Points([np.concatenate(scores) for scores, _ in parts], [np.concatenate(offsets) for _, offsets in parts])
+
+
+def pieces(config: ActionFormerConfig, total: int, piece: int = PIECE) -> Iterator[tuple[slice, slice]]:
+    """Steps that each pass answers for, and those it reads, of `total`; all multiples of the last stride."""
+    coarsest = config.strides[-1]
+    margin = 0 if config.reach is None else -(-config.reach // coarsest) * coarsest
+    size = -(-piece // coarsest) * coarsest
+    if config.reach is None or total <= size + 2 * margin:
+        size = total
+    for start in range(0, total, size):
+        stop = min(start + size, total)
+        yield slice(start, stop), slice(max(start - margin, 0), min(stop + margin, total))
+
+
+def resized(values: np.ndarray, steps: int) -> np.ndarray:
+    """Rows (T, C) interpolated linearly to (steps, C), as ActivityNet features are."""
+    rows = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
+    return F.interpolate(rows.T[None], steps, mode="linear", align_corners=False)[0].T.numpy()
+
+
+def from_resized(positions: np.ndarray, rows: int, steps: int, overlap: float) -> np.ndarray:
+    """Positions on the `rows` of a video of those on its `steps` after `resized`; both count from centres.
+
+    `overlap` is window over stride. All `steps` together cover all frames of all windows: a step is
+    (rows - 1 + overlap) / steps strides, and position 0 lies half a step after the first frame.
+    """
+    return (positions + 0.5) * ((rows - 1 + overlap) / steps) - 0.5 * overlap
+
+
+def to_resized(positions: np.ndarray, rows: int, steps: int, overlap: float) -> np.ndarray:
+    """The inverse of `from_resized`."""
+    return (positions + 0.5 * overlap) * (steps / (rows - 1 + overlap)) - 0.5
