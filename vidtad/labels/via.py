@@ -61,7 +61,7 @@ def _labels(values: Any, attributes: Mapping[str, Any]) -> Iterator[tuple[str, s
         if not isinstance(attribute, dict) or not isinstance(value, (str, int)):
             continue
         name, options = str(attribute.get("aname") or key), attribute.get("options")
-        if attribute.get("type") in CHOICES and isinstance(options, dict):
+        if str(attribute.get("type")) in map(str, CHOICES) and isinstance(options, dict):
             for choice in str(value).split(","):
                 yield name, str(options.get(choice.strip(), "")).strip()
         else:
