@@ -1,13 +1,13 @@
 """ActionFormer as a detector: a whole video in one go, in memory that does not grow with its length."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
+from vidtad.actionformer_presets import ActionFormerDecoding
 from vidtad.bundle import Bundle
 from vidtad.errors import InputError
 from vidtad.models.actionformer import ActionFormer
@@ -16,51 +16,10 @@ from vidtad.models.actionformer_keys import released_state
 from vidtad.models.loading import load_exactly
 from vidtad.pipelines.extraction import Progress, no_progress
 from vidtad.pipelines.options import known_fields
-from vidtad.postprocess import Detections, Nms, point_candidates, soft_nms
+from vidtad.postprocess import Detections, point_candidates, soft_nms
 
 PIECE = 8192
 """Rows that one pass answers for; to either side it also reads what the network's reach asks for."""
-
-
-@dataclass(frozen=True)
-class ActionFormerDecoding:
-    """Post-processing of ActionFormer; the defaults are those of the released THUMOS14 model.
-
-    `score_threshold`, `candidates` and `min_length` (steps) apply before suppression: the best pairs of point and
-    class of each pyramid level (`pooled`: of all together, as in OpenTAD) above the threshold. `voting` works only
-    with `class_agnostic`, as released. The other options are those of `Nms`. `display_score` only says which
-    segments a table shows.
-    """
-
-    score_threshold: float = 0.001
-    candidates: int = 2000
-    min_length: float = 0.05
-    pooled: bool = False
-    method: Literal["gaussian", "linear", "vanilla", "hard", "none"] = "gaussian"
-    sigma: float = 0.5
-    iou_threshold: float = 0.1
-    min_score: float = 0.001
-    top_k: int = 200
-    class_agnostic: bool = False
-    voting: float | None = None
-    display_score: float = 0.3
-
-    def __post_init__(self) -> None:
-        if self.candidates < 1:
-            raise ValueError(f"candidates must be at least 1, not {self.candidates}")
-        self.rule()
-
-    def rule(self) -> Nms:
-        """The suppression these options ask for. Raises ValueError for values out of range."""
-        return Nms(
-            method=self.method,
-            sigma=self.sigma,
-            iou_threshold=self.iou_threshold,
-            min_score=self.min_score,
-            top_k=self.top_k,
-            class_agnostic=self.class_agnostic,
-            voting=self.voting,
-        )
 
 
 class Points(NamedTuple):
@@ -129,9 +88,9 @@ def predict_points(
     for own, read in pieces(config, total, piece):
         if own.start >= steps:
             break  # nothing but padding
-        features = torch.zeros(1, read.stop - read.start, config.inputs)
-        inside = np.asarray(values[read], dtype=np.float32)
-        features[0, : len(inside)] = torch.from_numpy(inside)
+        padded = np.zeros((1, read.stop - read.start, config.inputs), dtype=np.float32)
+        padded[0, : min(read.stop, steps) - read.start] = values[read]
+        features = torch.from_numpy(padded)
         mask = torch.arange(read.start, read.stop)[None] >= steps
         # The position embedding of a long video is stretched over its length as released.
         whole = config.official_length(steps)
