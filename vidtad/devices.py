@@ -21,3 +21,16 @@ def pick_device(name: str) -> str:
     if not available[kind] or (kind == "cuda" and int(number or 0) >= torch.cuda.device_count()):
         raise InputError(f"--device {name}: this machine has none that PyTorch can use; pass --device cpu")
     return name
+
+
+def all_devices(name: str) -> tuple[str, ...]:
+    """The devices workers share: every GPU for `auto` or `cuda` where there are some, else the one `name` means.
+
+    Raises InputError as `pick_device` does.
+    """
+    import torch
+
+    picked = pick_device(name)
+    if picked == "cuda":
+        return tuple(f"cuda:{number}" for number in range(torch.cuda.device_count()))
+    return (picked,)

@@ -14,8 +14,10 @@ from vidtad.cli.detect import detect
 from vidtad.cli.evaluate import evaluate
 from vidtad.cli.extract import extract
 from vidtad.cli.info import info
+from vidtad.cli.interrupts import ends_on_interrupt
 from vidtad.cli.labels import labels
 from vidtad.cli.models import models
+from vidtad.cli.report import report
 from vidtad.cli.train import train
 from vidtad.errors import InputError, VidtadError
 
@@ -76,7 +78,7 @@ def root(
     """From a raw video to a timeline of what happens, when, and who does it."""
 
 
-for command in (extract, detect, train, evaluate, convert, demo, info):
+for command in (extract, detect, train, evaluate, report, convert, demo, info):
     app.command()(command)
 app.add_typer(labels, name="labels")
 app.add_typer(models, name="models")
@@ -84,4 +86,5 @@ app.add_typer(models, name="models")
 
 def main() -> None:
     """Entry point of the `vidtad` command."""
-    app()
+    with ends_on_interrupt():
+        app()

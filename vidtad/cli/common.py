@@ -1,24 +1,28 @@
 """What several commands share: consoles, progress bars, lists of inputs, the outcome of a batch."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vidtad.errors import InputError, VidtadError
+from vidtad.errors import InputError, RunError
 from vidtad.files import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.progress import Progress as Bars
+
+    from vidtad.pipelines.batch import Watch
+    from vidtad.pipelines.engines import Setup, Task
 
 FEATURE_SUFFIX = ".npy"
 
-T = TypeVar("T")
 ReportProgress = Callable[[int, "int | None"], None]
 
 
@@ -82,6 +86,12 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[ReportProgress]:
     if quiet or not sys.stderr.isatty():
         yield lambda done, total: None
         return
+    with _bars() as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=None if total is None else max(done, total))
+
+
+def _bars() -> "Bars":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
     from rich.text import Text
@@ -90,32 +100,95 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[ReportProgress]:
         def render(self, task: Any) -> Text:
             return Text("" if task.speed is None else f"{task.speed:.1f}/s")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=None if total is None else max(done, total))
+    name = TextColumn("{task.description}", markup=False)
+    # Results printed meanwhile go above the bars, but a pipe or file gets them as they are.
+    return Progress(
+        *(name, BarColumn(), MofNCompleteColumn(), Speed(), TimeRemainingColumn()),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+    )
 
 
-def run_batch(items: Sequence[T], name: Callable[[T], str], work: Callable[[T], None]) -> dict[str, str]:
-    """Do `work` for every item; a bad one never stops the rest. Returns {name: reason} of those that failed.
+def run_batch(
+    paths: Sequence[Path], task: "Task", setup: "Setup", done: Callable[[Path, Any], None], *, quiet: bool
+) -> dict[str, str]:
+    """Do `task` for every path; `done(path, value)` is called as each ends. Returns {path: reason} of what failed.
 
-    A single item raises its own error, so that its kind decides the exit code.
+    A bad item never stops the rest. A single one raises its own error, so that its kind decides the exit code.
     """
-    if len(items) == 1:
-        work(items[0])
-        return {}
+    from vidtad.pipelines.batch import run
+
     failed: dict[str, str] = {}
     misuse = 0
-    for item in items:
-        try:
-            work(item)
-        except VidtadError as error:
-            failed[name(item)] = str(error)
-            misuse += isinstance(error, InputError)
-            note(str(error))
-    if items and misuse == len(items):
-        raise InputError(f"none of the {len(items)} inputs could be used; each reason is given above")
-    return failed
+    with batch_bars(len(paths), quiet=quiet) as (watch, advance), closing(run(paths, task, setup, watch)) as records:
+        for record in records:
+            advance(record.path)
+            if record.status == "done":
+                done(record.path, record.value)
+                continue
+            if len(paths) == 1:
+                raise (InputError if record.misuse else RunError)(record.error)
+            failed[str(record.path)] = record.error
+            misuse += record.misuse
+            note(record.error)
+    if paths and misuse == len(paths):
+        raise InputError(f"none of the {len(paths)} inputs could be used; each reason is given above")
+    return {str(path): failed[str(path)] for path in paths if str(path) in failed}
+
+
+@contextmanager
+def batch_bars(total: int, *, quiet: bool) -> Iterator[tuple["Watch", Callable[[Path], None]]]:
+    """On a terminal: how many items are over, and a bar of frames for each worker's current one."""
+    if quiet or not sys.stderr.isatty():
+        yield (lambda worker, path, done, total: None), (lambda path: None)
+        return
+    with _bars() as bar:
+        overall = bar.add_task("all", total=total) if total > 1 else None
+        rows: dict[int, Any] = {}
+
+        def watch(worker: int, path: Path, done: int, expected: int | None) -> None:
+            if worker not in rows:
+                rows[worker] = bar.add_task("", total=None)
+            most = None if expected is None else max(done, expected)
+            name = path.name if len(path.name) <= 40 else f"{path.name[:39]}…"
+            bar.update(rows[worker], description=name, completed=done, total=most)
+
+        def advance(path: Path) -> None:
+            if overall is not None:
+                bar.advance(overall)
+
+        yield watch, advance
+
+
+def make_setup(engine: str, workers: int | None, threads: int | None, address: str | None, device: str) -> "Setup":
+    """Who does the work, from the command line's options. Raises InputError for what cannot be."""
+    from vidtad.pipelines.engines import Setup
+
+    if engine not in ("local", "ray"):
+        raise InputError(f"--engine {engine}: no such engine; there are local and ray")
+    if engine == "ray":
+        where = address or os.environ.get("RAY_ADDRESS")
+        note(f"joining the Ray cluster at {where}" if where else "starting a Ray of its own on this machine")
+        return Setup("ray", workers, (device,), threads, address)
+    if address is not None:
+        raise InputError("--address names a Ray cluster: say --engine ray too")
+    from vidtad.devices import all_devices, pick_device
+
+    devices = (pick_device(device),) if workers is None else all_devices(device)
+    return Setup("local", workers, devices, threads)
+
+
+def take_shard(paths: list[Path], shard: str | None) -> list[Path]:
+    """The part of the inputs that `--shard i/n` names; all without it. Raises InputError."""
+    if shard is None:
+        return paths
+    from vidtad.pipelines.batch import parse_shard, shard_of
+
+    part, parts = parse_shard(shard)
+    mine = [path for path in paths if shard_of(path, parts) == part]
+    note(f"shard {shard}: {len(mine)} of {len(paths)} inputs")
+    return mine
 
 
 def finish_batch(total: int, failed: dict[str, str]) -> None:

@@ -11,13 +11,26 @@ from vidtad.cli.common import (
     console,
     find_inputs,
     finish_batch,
+    make_setup,
     note,
     parse_rate,
     print_json,
-    progress_bar,
     run_batch,
+    take_shard,
 )
-from vidtad.cli.extract import AsJson, Batch, Decoder, Device, Quiet, Strict
+from vidtad.cli.extract import (
+    Address,
+    AsJson,
+    Batch,
+    Decoder,
+    Device,
+    Engine,
+    Quiet,
+    Shard,
+    Strict,
+    Threads,
+    Workers,
+)
 from vidtad.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +60,11 @@ def detect(
     decoder: Decoder = "pyav",
     strict: Strict = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace timelines made otherwise.")] = False,
+    workers: Workers = None,
+    threads: Threads = None,
+    shard: Shard = None,
+    engine: Engine = "local",
+    address: Address = None,
     quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
@@ -55,9 +73,9 @@ def detect(
     Example: vidtad detect match.mp4 --model react --out timelines
     """
     from vidtad.checkpoints import resolve_model
-    from vidtad.devices import pick_device
     from vidtad.pipelines.extraction import Decoding
-    from vidtad.pipelines.timelines import Job, Worker, foreign_grid
+    from vidtad.pipelines.tasks import Detected, DetectTask
+    from vidtad.pipelines.timelines import Job, foreign_grid
 
     default = Path("features")
     if inputs is None and not default.is_dir():
@@ -67,37 +85,35 @@ def detect(
     bundle, hint = resolve_model(model)
     if hint:
         note(hint)
-    worker = Worker(
-        bundle,
-        Job(
-            out=None if out == "-" else Path(out),
-            weights=weights,
-            min_score=min_score,
-            foreign=foreign_grid(rate, stride, window),
-            decoding=Decoding(decoder, rate, strict),
-            batch=batch,
-            overwrite=overwrite,
-        ),
-        pick_device(device),
+    paths = take_shard(paths, shard)
+    job = Job(
+        out=None if out == "-" else Path(out),
+        weights=weights,
+        min_score=min_score,
+        foreign=foreign_grid(rate, stride, window),
+        decoding=Decoding(decoder, rate, strict),
+        batch=batch,
+        overwrite=overwrite,
     )
-    done: list[Timeline] = []
+    done: dict[Path, Timeline] = {}
 
-    def one(path: Path) -> None:
-        with progress_bar(path.name, quiet=quiet) as progress:
-            timeline = worker(path, progress)
+    def finished(path: Path, found: Detected) -> None:
+        timeline = found.timeline
         for warning in timeline.detector["warnings"]:
             note(warning)
         if timeline.detector.get("random_weights"):
             note(f"{path}: random weights, a dry run: the segments carry no meaning")
-        done.append(timeline)
-        if out != "-" and not json:
-            show(timeline, worker.display_score, Path(out))
+        if json or out == "-":
+            done[path] = timeline
+        else:
+            show(timeline, found.display_score, Path(out))
 
-    failed = run_batch(paths, str, one)
+    setup = make_setup(engine, workers, threads, address, device)
+    failed = run_batch(paths, DetectTask(model, bundle.sha256, job), setup, finished, quiet=quiet)
     if json or out == "-":
         from vidtad.timeline import merge
 
-        document: dict[str, Any] = merge(done).to_json() if done else {}
+        document: dict[str, Any] = merge(done[path] for path in paths if path in done).to_json() if done else {}
         print_json(document | {"failed": failed} if failed else document)
     finish_batch(len(paths), failed)
 

@@ -1,7 +1,7 @@
 """`vidtad extract`: videos to feature files."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -9,21 +9,27 @@ from vidtad.cli.common import (
     VIDEO_SUFFIXES,
     find_inputs,
     finish_batch,
+    make_setup,
     note,
     parse_rate,
     print_json,
-    progress_bar,
     run_batch,
+    take_shard,
 )
-
-if TYPE_CHECKING:
-    from vidtad.pipelines.extraction import Extracted
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Batch = Annotated[int, typer.Option(min=1, help="Windows through the network at a time.")]
 Decoder = Annotated[str, typer.Option(help="Video reader: pyav, or decord, opencv, torchcodec where installed.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Treat a damaged video as an error.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Worker processes, each with its own model; GPUs are shared out in turn."),
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker. Default: an equal share.")]
+Shard = Annotated[str | None, typer.Option(help="Only part I of N of the inputs, as 1/8 to 8/8, for job arrays.")]
+Engine = Annotated[str, typer.Option(help="Where workers run: local, or ray (many machines).")]
+Address = Annotated[str | None, typer.Option(help="Ray cluster to join, `auto` for the one of this machine.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 
 
@@ -48,63 +54,48 @@ def extract(
     decoder: Decoder = "pyav",
     strict: Strict = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace feature files made otherwise.")] = False,
+    workers: Workers = None,
+    threads: Threads = None,
+    shard: Shard = None,
+    engine: Engine = "local",
+    address: Address = None,
     quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
     """Turn videos into feature rows: one .npy (rows, channels) and one .json a video.
 
-    Interrupted runs go on where they stopped; finished files are kept.
+    Interrupted runs go on where they stopped; finished files are kept. With --workers, largest files go first.
 
     Example: vidtad extract match.mp4 --extractor i3d --out features
     """
     rate = parse_rate(fps, "--fps")
     paths = find_inputs(videos, VIDEO_SUFFIXES, "video")
-    from vidtad.devices import pick_device
-    from vidtad.pipelines.extraction import Decoding, extract_file, load_extractor
+    from vidtad.pipelines.extraction import Decoding
+    from vidtad.pipelines.tasks import ExtractTask
     from vidtad.video import probe
 
     if len(paths) == 1:
         probe(paths[0], fps=rate)  # before weights are fetched for a file that is no video
-    loaded = load_extractor(extractor, weights, device=pick_device(device), window=window, stride=stride, fps=rate)
-    if loaded.is_random:
+    paths = take_shard(paths, shard)
+    if (weights or "").partition(":")[0] == "random":
         note("random weights: a dry run, the features carry no meaning")
     decoding = Decoding(decoder, rate, strict)
-    done: list[dict[str, Any]] = []
+    task = ExtractTask(out, extractor, weights, window, stride, rate, decoding, batch, overwrite)
+    done: dict[Path, dict[str, Any]] = {}
 
-    def one(path: Path) -> None:
-        with progress_bar(path.name, quiet=quiet) as progress:
-            result = extract_file(
-                path, loaded, out, decoding=decoding, batch=batch, overwrite=overwrite, progress=progress
-            )
-        for warning in result.features.provenance.warnings:
+    def finished(path: Path, entry: dict[str, Any]) -> None:
+        for warning in entry["warnings"]:
             note(warning)
-        done.append(summary(path, result))
-        if not json:
-            typer.echo(line(done[-1]))
+        if json:
+            done[path] = entry
+        else:
+            typer.echo(line(entry))
 
-    failed = run_batch(paths, str, one)
+    setup = make_setup(engine, workers, threads, address, device)
+    failed = run_batch(paths, task, setup, finished, quiet=quiet)
     if json:
-        print_json({"extracted": done, "failed": failed})
+        print_json({"extracted": [done[path] for path in paths if path in done], "failed": failed})
     finish_batch(len(paths), failed)
-
-
-def summary(path: Path, result: "Extracted") -> dict[str, Any]:
-    """What `--json` says of one video."""
-    features = result.features
-    return {
-        "video": str(path),
-        "features": str(result.path),
-        "rows": len(features.grid),
-        "channels": features.values.shape[1],
-        "first_s": float(features.grid.times_s[0]),
-        "last_s": float(features.grid.times_s[-1]),
-        "frames": features.video.frames,
-        "fps": float(features.grid.fps),
-        "duration_s": features.video.duration_s,
-        "reused": result.reused,
-        "seconds": round(result.seconds, 3),
-        "warnings": list(features.provenance.warnings),
-    }
 
 
 def line(entry: dict[str, Any]) -> str:

@@ -4,27 +4,40 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vidtad.errors import InputError, RunError
-from vidtad.extractors import ClipExtractor, build, find, random_weights
 from vidtad.extractors.stream import feature_rows
 from vidtad.features import Features, Grid, Provenance, load_features, save_features, sidecar_of
 from vidtad.files import sha256
+from vidtad.locks import claim
+from vidtad.pipelines.extractors import LoadedExtractor, bundle_extractor, digest, keeping_flow, load_extractor
 from vidtad.video import VideoInfo, open_video, resample
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
-    from torch import Tensor
-
-    from vidtad.bundle import Bundle
+__all__ = [
+    "Decoding",
+    "Extracted",
+    "LoadedExtractor",
+    "Progress",
+    "Scratch",
+    "bundle_extractor",
+    "digest",
+    "expected_frames",
+    "extract_features",
+    "extract_file",
+    "load_extractor",
+    "no_progress",
+    "provenance_of",
+]
 
 Progress = Callable[[int, "int | None"], None]
 """Called with the frames read so far and their expected number (None: unknown)."""
@@ -44,20 +57,6 @@ class Decoding:
 
 
 @dataclass(frozen=True)
-class LoadedExtractor:
-    """An extractor with the identity of its weights, as sidecars record it."""
-
-    extractor: ClipExtractor
-    weights: str
-    weights_sha256: str
-
-    @property
-    def is_random(self) -> bool:
-        """True for a dry run: the rows carry no meaning."""
-        return self.weights.startswith("random:")
-
-
-@dataclass(frozen=True)
 class Extracted:
     """What became of one video: `reused` when a finished file of the same content was there already."""
 
@@ -65,79 +64,6 @@ class Extracted:
     features: Features
     seconds: float
     reused: bool
-
-
-def load_extractor(
-    name: str,
-    weights: str | None = None,
-    *,
-    device: str = "cpu",
-    window: int | None = None,
-    stride: int | None = None,
-    fps: "Fraction | None" = None,
-) -> LoadedExtractor:
-    """The extractor `name` with published, random or local weights.
-
-    `weights`: None for the preset's published checkpoint (fetched when it is not in the cache), `random` or
-    `random:SEED`, a checkpoint id, or the path of a checkpoint file in a published layout. `fps` resamples; None
-    keeps the preset's choice. Raises InputError for an unknown name or unfit weights, RunError for a failed fetch.
-    """
-    preset = find(name)
-    changes: dict[str, Any] = {"window": window, "stride": stride}
-    if fps is not None:
-        changes["fps"] = fps
-    if weights is not None and weights.partition(":")[0] == "random":
-        seed = weights.partition(":")[2] or "0"
-        if not seed.isdecimal():
-            raise InputError(f"--weights {weights}: the seed must be a whole number, as in random:0")
-        state = random_weights(name, int(seed))
-        return LoadedExtractor(build(name, state, device=device, **changes), f"random:{seed}", digest(state))
-    from vidtad.checkpoints import fetch
-    from vidtad.weights import read_checkpoint, state_dict
-
-    if weights is not None and Path(weights).is_file():
-        path, identity = Path(weights), Path(weights).name
-    else:
-        identity = weights or next(iter(preset.checkpoints), "")
-        if not identity:
-            raise InputError(f"extractor {name} has no published weights; pass --weights FILE or --weights random")
-        path = fetch(identity)
-    extractor = build(name, state_dict(read_checkpoint(path)), device=device, **changes)
-    return LoadedExtractor(extractor, identity, sha256(path))
-
-
-def bundle_extractor(bundle: "Bundle", weights: str | None = None, *, device: str = "cpu") -> LoadedExtractor:
-    """The extractor a detector bundle was trained on, with its sampling; embedded weights unless others are given."""
-    from fractions import Fraction
-
-    fps = bundle.sampling.get("fps")
-    sampling: dict[str, Any] = {"window": bundle.sampling["window"], "stride": bundle.sampling["stride"]}
-    if bundle.extractor_weights is not None and weights is None:
-        extractor = build(
-            bundle.extractor,
-            bundle.extractor_weights,
-            device=device,
-            fps=None if fps is None else Fraction(fps),
-            **sampling,
-        )
-        return LoadedExtractor(extractor, f"bundle:{bundle.name}", digest(bundle.extractor_weights))
-    return load_extractor(
-        bundle.extractor,
-        weights or bundle.extractor_checkpoint,
-        device=device,
-        fps=None if fps is None else Fraction(fps),
-        **sampling,
-    )
-
-
-def digest(state: "Mapping[str, Tensor]") -> str:
-    """SHA-256 over names, shapes and values of weights that do not come from a file of their own."""
-    total = hashlib.sha256()
-    for key in sorted(state):
-        array = np.ascontiguousarray(state[key].detach().cpu().numpy())
-        total.update(f"{key}{array.dtype}{array.shape}".encode())
-        total.update(array.tobytes())
-    return total.hexdigest()
 
 
 def extract_file(
@@ -149,15 +75,36 @@ def extract_file(
     batch: int = 8,
     overwrite: bool = False,
     progress: Progress = no_progress,
+    keep_flow: Path | None = None,
 ) -> Extracted:
     """Features of one video as `<out>/<stem>.npy` with its sidecar.
 
     A finished pair made by the same extractor, weights and settings from the same bytes is read back and kept; one
     made otherwise is never replaced unless `overwrite`. After a kill the rows computed so far are taken up again.
-    Raises InputError for an unusable video, RunError for a failed write.
+    Optical flow, where there is any, is kept as pictures under `<keep_flow>/<stem>`. Raises InputError for an unusable
+    video, RunError for a failed write, Busy (a RunError) while another process is at work on it.
     """
-    begun = time.monotonic()
     path, out = Path(path), Path(out)
+    flow_folder = None if keep_flow is None else Path(keep_flow) / path.stem
+    with claim(lock_of(out, path.stem), str(path)), keeping_flow(loaded, flow_folder):
+        return _extract_claimed(path, loaded, out, decoding, batch, overwrite, progress)
+
+
+def lock_of(folder: Path, video_id: str) -> Path:
+    """The lock file of whoever writes about this video in this folder."""
+    return Path(folder) / f".{video_id}.lock"
+
+
+def _extract_claimed(
+    path: Path,
+    loaded: LoadedExtractor,
+    out: Path,
+    decoding: Decoding,
+    batch: int,
+    overwrite: bool,
+    progress: Progress,
+) -> Extracted:
+    begun = time.monotonic()
     target = out / f"{path.stem}.npy"
     identity = provenance_of(path, loaded, decoding)
     scratch = Scratch(out, path.stem, identity)
@@ -192,7 +139,7 @@ def provenance_of(path: Path, loaded: LoadedExtractor, decoding: Decoding) -> Pr
         weights=loaded.weights,
         weights_sha256=loaded.weights_sha256,
         source_sha256=sha256(path),
-        settings=convention.to_json()
+        settings=loaded.settings()
         | {
             "decoder": decoding.decoder,
             "assumed_fps": None if decoding.assumed_fps is None else str(decoding.assumed_fps),

@@ -8,7 +8,7 @@ from vidtad.errors import InputError
 from vidtad.files import write_text
 from vidtad.formats.ava import people_text
 from vidtad.models.people import HEADS
-from vidtad.pipelines.extraction import Progress, no_progress
+from vidtad.pipelines.extraction import Progress
 from vidtad.pipelines.spatiotemporal import PeopleDetector, PeopleOptions
 from vidtad.pipelines.timelines import Job, Worker
 from vidtad.timeline import Timeline
@@ -31,12 +31,12 @@ class PeopleWorker(Worker):
         self.people = PeopleDetector(bundle, replace(options, weights=options.weights or job.weights), device)
         self.detector = self.people  # type: ignore[assignment]
 
-    def __call__(self, path: Path, progress: Progress = no_progress) -> Timeline:
+    def timeline(self, path: Path, progress: Progress) -> Timeline:
         """The timeline of a video, written to the job's folder; a finished one of the same making is read back.
 
         Raises InputError for an unusable input or a timeline of another making in the way, RunError for a failed write.
         """
-        path, job = Path(path), self.job
+        job = self.job
         if path.suffix.lower() == ".npy":
             raise InputError(f"{path}: {self.bundle.name} looks at people in videos, not at feature files")
         identity = self.people.identity(path, job.decoding) | {"min_score": job.min_score}

@@ -9,6 +9,7 @@ from vidtad.bundle import Bundle
 from vidtad.checkpoints import cache_dir
 from vidtad.errors import InputError
 from vidtad.features import Grid, load_features
+from vidtad.locks import claim
 from vidtad.pipelines.extraction import (
     Decoding,
     LoadedExtractor,
@@ -16,6 +17,7 @@ from vidtad.pipelines.extraction import (
     Scratch,
     bundle_extractor,
     extract_features,
+    lock_of,
     no_progress,
     provenance_of,
 )
@@ -52,9 +54,17 @@ class Worker:
     def __call__(self, path: Path, progress: Progress = no_progress) -> Timeline:
         """The timeline of `path`, written to the job's folder; a finished one of the same making is read back.
 
-        Raises InputError for an unusable input or a timeline of another making in the way, RunError for a failed write.
+        Raises InputError for an unusable input or a timeline of another making in the way, RunError for a failed
+        write, Busy (a RunError) while another process is at work on it.
         """
         path = Path(path)
+        if self.job.out is None and path.suffix.lower() == ".npy":  # nothing is written
+            return self.timeline(path, progress)
+        with claim(lock_of(self.job.out or cache_dir() / "rows", path.stem), str(path)):
+            return self.timeline(path, progress)
+
+    def timeline(self, path: Path, progress: Progress) -> Timeline:
+        """As calling, for the one process that has claimed the output."""
         if path.suffix.lower() == ".npy":
             return self._from_features(path, progress)
         return self._from_video(path, progress)
