@@ -2,10 +2,10 @@
 
     train(head, schedule, folder, *, seed=0, device="cpu", progress=..., evaluate=None) -> TrainResult
 
-`head` is anything with the four members of `Head`: it owns the network, cuts its own batches, and says what
+`head` is anything with the members of `Head`: it owns the network, cuts its own batches, and says what
 the loss terms of a batch are. `schedule` is a `Schedule`. `folder` receives `checkpoint.pt` and `log.jsonl`;
 a second call with the same arguments continues where the first one was killed and follows the same loss
-curve. ReAct's head is `vidtad.train_react.ReActHead`.
+curve. Heads: `vidtad.train_react.ReActHead`, `vidtad.train_actionformer.ActionFormerHead`.
 """
 
 import dataclasses
@@ -46,6 +46,12 @@ class Head(Protocol):
     def steps(self, epoch: int) -> int:
         """Batches in an epoch."""
 
+    def state(self) -> dict[str, Any]:
+        """What else later batches depend on, as plain values; kept in the checkpoint."""
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up again what `state` gave."""
+
     def batches(self, epoch: int, seed: int, first: int = 0, part: Part = Part()) -> Iterable[Any]:
         """Batches `first`, `first` + 1, ... of an epoch, as (nested) tuples of CPU tensors; of each, `part`.
 
@@ -62,23 +68,31 @@ class Head(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """AdamW and its learning rate over time; the defaults are ReAct on THUMOS14 as released.
+    """The optimiser and its learning rate over time; the defaults are ReAct on THUMOS14 as released.
 
-    `decay` "step" multiplies the rate by `drop` from each epoch of `drop_epochs` on; "cosine" lowers it to 0.
-    `warmup_epochs`: linear rise from 0 over so many of the epochs, step by step. `clip_norm`: largest norm of
-    all gradients together (None: no limit). `ema`: decay of an exponential moving average of the weights,
-    which is then what training returns. `weight_decay` is AdamW's own default, which the released trainer
-    used although its configuration says 0. `checkpoint_steps`: batches between checkpoints within an epoch
-    (each epoch ends with one). `evaluate_from`: first epoch after which `evaluate` is called.
+    `optimiser` "sgd" is stochastic gradient descent with Nesterov's momentum. `decay` "step" multiplies the
+    rate by `drop` from each epoch of `drop_epochs` on; "cosine" lowers it to
+    `floor` (a share of the rate). `warmup_epochs`: linear rise from `warmup_start` (a share too) over so many of
+    the epochs, batch by batch; with `warmup_complete` the last of these already has the full rate. Epochs may be
+    fractions.
+    `clip_norm`: largest norm of all gradients together (None: no limit). `ema`: decay of an exponential moving
+    average of the weights, which is then what training returns. `weight_decay` is AdamW's own default, which
+    the released trainer used although its configuration says 0. `checkpoint_steps`: batches between checkpoints
+    within an epoch (each epoch ends with one). `evaluate_from`: first epoch after which `evaluate` is called.
     """
 
     epochs: int = 20
     lr: float = 2e-4
     weight_decay: float = 0.01
     decay: Literal["step", "cosine"] = "step"
-    drop_epochs: tuple[int, ...] = (13,)
+    drop_epochs: tuple[float, ...] = (13,)
     drop: float = 0.1
-    warmup_epochs: int = 0
+    floor: float = 0.0
+    warmup_epochs: float = 0
+    warmup_start: float = 0.0
+    warmup_complete: bool = False
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    momentum: float = 0.9
     clip_norm: float | None = None
     ema: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -91,15 +105,26 @@ class Schedule:
                 f"schedule: {self.epochs} epochs at learning rate {self.lr} with checkpoints every "
                 f"{self.checkpoint_steps} batches; each must be positive"
             )
+        if self.optimiser not in ("adamw", "sgd"):
+            raise InputError(f"schedule: no optimiser is called {self.optimiser!r}; there are adamw and sgd")
 
-    def factor(self, progress: float) -> float:
-        """Multiplier of the learning rate after `progress` epochs (fractions count within an epoch)."""
+    def optimiser_of(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser over parameter groups, each of which may have its own `lr` and `weight_decay`."""
+        if self.optimiser == "adamw":
+            return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
+        return torch.optim.SGD(
+            groups, lr=self.lr, weight_decay=self.weight_decay, momentum=self.momentum, nesterov=self.momentum > 0
+        )
+
+    def factor(self, progress: float, batch: float = 0.0) -> float:
+        """Multiplier of the learning rate after `progress` epochs (fractions count); `batch`: share of an epoch."""
         if progress < self.warmup_epochs:
-            return progress / self.warmup_epochs
+            rise = self.warmup_epochs - (batch if self.warmup_complete else 0.0)
+            return self.warmup_start + (1 - self.warmup_start) * min(progress / max(rise, 1e-9), 1.0)
         if self.decay == "cosine":
             share = (progress - self.warmup_epochs) / max(self.epochs - self.warmup_epochs, 1e-9)
-            return 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
-        return self.drop ** sum(math.floor(progress) >= epoch for epoch in self.drop_epochs)
+            return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+        return self.drop ** sum(progress >= epoch for epoch in self.drop_epochs)
 
 
 class TrainResult(NamedTuple):
@@ -151,7 +176,7 @@ class _Run:
         torch.manual_seed(seed)
         head.network.to(device)
         groups = head.parameters(schedule.lr)
-        self.optimiser = torch.optim.AdamW(groups, lr=schedule.lr, weight_decay=schedule.weight_decay)
+        self.optimiser = schedule.optimiser_of(groups)
         self.base_lrs = [group["lr"] for group in self.optimiser.param_groups]
         self.average = _copy(head.network.state_dict()) if schedule.ema else None
         self.position = Position(0, 0, 0)
@@ -179,7 +204,8 @@ class _Run:
 
     def step(self, batch: Any, position: Position) -> dict[str, Any]:
         """One update of the weights; the log record of it."""
-        factor = self.schedule.factor(position.epoch + position.batch / self.head.steps(position.epoch))
+        batch_share = 1 / self.head.steps(position.epoch)
+        factor = self.schedule.factor(position.epoch + position.batch * batch_share, batch_share)
         for group, lr in zip(self.optimiser.param_groups, self.base_lrs, strict=True):
             group["lr"] = lr * factor
         lower = self.schedule.precision == "bfloat16"
@@ -196,7 +222,8 @@ class _Run:
         loss.backward()
         sum_gradients(self.head.network.parameters(), self.part)
         if self.schedule.clip_norm:
-            nn.utils.clip_grad_norm_(self.head.network.parameters(), self.schedule.clip_norm)
+            norm = nn.utils.clip_grad_norm_(self.head.network.parameters(), self.schedule.clip_norm)
+            values["grad_norm"] = float(norm)
         self.optimiser.step()
         self.update_average()
         place = {"epoch": position.epoch, "step": position.step, "steps": self.total}
@@ -249,6 +276,7 @@ class _Run:
             "network": self.head.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average,
+            "head": self.head.state(),
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         }
@@ -277,6 +305,7 @@ class _Run:
         self.optimiser.load_state_dict(saved["optimiser"])
         if self.average is not None:
             self.average = {key: value.to(self.device) for key, value in saved["average"].items()}
+        self.head.load_state(saved["head"])
         self.position = Position(*saved["position"])
         torch.set_rng_state(saved["random"])
         if self.device.type == "cuda" and saved["random_cuda"]:

@@ -32,12 +32,23 @@ class PersonNetwork(nn.Module):
     """A trunk (clips to maps of stride 16) with a head of `HEADS`.
 
     `bank`: for ACFB, the head whose first-order maps fill the feature bank (the trained, frozen ACAR of the report);
-    without it the head's own do.
+    without it the head's own do. `freeze_norm`: in training, batch norms keep their statistics (their scales still
+    learn); off for a trunk that starts from nothing.
     """
 
-    def __init__(self, trunk: nn.Module, head: nn.Module, bank: AcarHead | None = None):
+    def __init__(self, trunk: nn.Module, head: nn.Module, bank: AcarHead | None = None, *, freeze_norm: bool = True):
         super().__init__()
-        self.trunk, self.head, self.bank = trunk, head, bank
+        self.trunk, self.head, self.bank, self.freeze_norm = trunk, head, bank, freeze_norm
+
+    def train(self, mode: bool = True) -> "PersonNetwork":
+        """As any module's, but for batch norms that are frozen and the bank's head, which never learns."""
+        super().train(mode)
+        if self.bank is not None:
+            self.bank.eval()
+        for module in self.modules():
+            if self.freeze_norm and isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
+                module.eval()
+        return self
 
     def forward(
         self, clips: Tensor, boxes: Sequence[Tensor], valid: Sequence[tuple[float, float]] | None = None, **more: Any
