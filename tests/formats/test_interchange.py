@@ -256,6 +256,14 @@ def test_formats_beside_the_timelines_leave_the_folder_readable(tmp_path: Path) 
     assert len(read_predictions(tmp_path)) == 2, "evaluation of the folder counts every segment once"
 
 
+def test_no_id_leads_out_of_the_folder(tmp_path: Path) -> None:
+    names = ("../../up", "/etc/x", "a:b", "A_b", ".")
+    timeline = Timeline({name: (Segment(0, 1, "hop", 0.5),) for name in names}, {n: video(n) for n in names}, {})
+    paths = write_formats(timeline, tmp_path / "out", "srt")
+    assert len(set(paths)) == 5 and {path.parent for path in paths} == {tmp_path / "out"}
+    assert all(path.resolve().parent == (tmp_path / "out").resolve() and path.exists() for path in paths)
+
+
 def test_nothing_is_written_when_one_format_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         write_formats(overlapping(), tmp_path / "out", "srt,ava")

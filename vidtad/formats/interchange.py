@@ -10,7 +10,7 @@ from vidtad.files import write_text
 from vidtad.formats import ava_timeline, boris, columns_timeline, cvat, elan, labelstudio, srt, via3, webvtt
 from vidtad.formats.cvat import FrameTimes
 from vidtad.formats.document import named, read_text
-from vidtad.formats.shared import Videos, only
+from vidtad.formats.shared import Videos, file_stems, only
 from vidtad.timeline import FORMAT, Timeline, read_timeline
 
 
@@ -85,11 +85,12 @@ def write_formats(
     an unknown format, or what a format cannot express, before anything is written.
     """
     ready: list[tuple[Path, str]] = []
+    stems = file_stems(timeline.videos)
     for name in parse_names(names):
         for video in timeline.videos:
             for suffix, text in render(only(timeline, video), name, frame_times).items():
                 place = Path(folder) / name if suffix.endswith(".json") else Path(folder)
-                ready.append((place / f"{video}{suffix}", text))
+                ready.append((place / f"{stems[video]}{suffix}", text))
     for path, text in ready:
         write_text(path, text)
     return [path for path, _ in ready]

@@ -12,6 +12,7 @@ from vidtad.timeline import PersonBox, Segment, Timeline, VideoInfo
 
 Videos = Mapping[str, VideoInfo]
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
 PERSON = re.compile(r"person (\d+)")
 
 
@@ -79,6 +80,20 @@ def tiers(segments: Iterable[Segment]) -> dict[tuple[str, int | None], list[list
         groups[segment.label, segment.track].append(segment)
     order = sorted(groups, key=lambda key: (key[0], -1 if key[1] is None else key[1]))
     return {key: packed(groups[key]) for key in order}
+
+
+def file_stems(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """{video: a file name without suffix}: distinct, and never leading out of a folder whatever the id holds."""
+    used, found = {name.lower() for name in taken}, {}
+    for name in names:
+        plain = NOT_IN_FILE_NAMES.sub("_", name).lstrip(".")[:120].strip() or "video"
+        stem, count = plain, 1
+        while stem.lower() in used:
+            count += 1
+            stem = f"{plain}_{count}"
+        used.add(stem.lower())
+        found[name] = stem
+    return found
 
 
 def labels_of(timeline: Timeline) -> list[str]:

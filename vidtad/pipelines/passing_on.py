@@ -94,3 +94,58 @@ def convert(
         return write_one(timeline, out, wanted[0], times)
     folder = out or (source if source.is_dir() else source.parent)
     return write_formats(timeline, folder, wanted, times)
+
+
+def locate(timeline: Timeline, files: Sequence[Path], near: Path) -> dict[str, Path]:
+    """{id: video file}: of those given (a single one goes with a single video), else where the timeline says, seen
+    from here or from the timeline's folder. Raises InputError when a file was given and fits no video.
+    """
+    if len(files) == 1 and len(timeline.videos) == 1:
+        return {next(iter(timeline.videos)): files[0]}
+    given = {path.stem: path for path in files if path.stem in timeline.videos}
+    if files and not given:
+        raise InputError(f"{files[0]}: the timeline is of {', '.join(list(timeline.videos)[:3])}, not of this video")
+    folder = near if near.is_dir() else near.parent
+    found = {}
+    for name, info in timeline.videos.items():
+        stated = Path(info.path)
+        candidates = [stated, folder / stated, folder / stated.name] if info.path else []
+        usable = [path for path in candidates if path.suffix.lower() != ".npy" and path.is_file()]
+        if name in given or usable:
+            found[name] = given.get(name) or usable[0]
+    return found
+
+
+def report(
+    source: Path,
+    out: Path | None = None,
+    *,
+    videos: Sequence[Path] = (),
+    truth: Path | None = None,
+    threshold: float | None = None,
+    embed: bool = False,
+) -> tuple[list[Path], list[str]]:
+    """Write the web page of `source`, a timeline or other predictions or a folder of timelines.
+
+    `out` is by default `NAME.html` beside a file of one video, else the folder `NAME-report`. Returns the files,
+    the one to open first, and the ids whose video was not found. Raises InputError for unusable input.
+    """
+    from vidtad.formats.reading import read_annotations
+    from vidtad.report import Clip, write_report
+
+    timeline = read_all(source, known_videos(videos) if not source.is_dir() else None)
+    clips = locate(timeline, videos, source)
+    if out is None:
+        stem = source.resolve().name if source.is_dir() else source.name.split(".")[0]
+        several = len(timeline.videos) != 1
+        out = source.parent / (f"{stem}-report" if several else f"{stem}.html")
+    if len(timeline.videos) != 1 and out.suffix.lower() in (".html", ".htm"):
+        raise InputError(f"--out {out}: {len(timeline.videos)} videos make a page each; name a folder")
+    written = write_report(
+        timeline,
+        out,
+        clips={name: Clip(path, embed) for name, path in clips.items()},
+        truth=None if truth is None else read_annotations(truth),
+        threshold=threshold,
+    )
+    return written, [name for name in timeline.videos if name not in clips]

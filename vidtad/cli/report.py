@@ -1,0 +1,44 @@
+"""`vidtad report`: a timeline as a web page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, note, print_json
+from vidtad.cli.extract import AsJson
+
+
+def report(
+    timeline: Annotated[Path, typer.Argument(help="A timeline, other predictions, or a folder of timelines.")],
+    video: Annotated[
+        list[Path] | None,
+        typer.Option(help="The video, or a folder of videos. Default: where the timeline says they are."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The .html file, or a folder for several videos. Default: beside the timeline.")
+    ] = None,
+    truth: Annotated[Path | None, typer.Option(help="Ground truth to show beside the predictions.")] = None,
+    min_score: Annotated[float | None, typer.Option(help="Score from which segments show at first.")] = None,
+    embed: Annotated[bool, typer.Option("--embed", help="Put the video into the page instead of linking it.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Make one self-contained HTML file: player, zoomable timeline, boxes over the video, score filter, export.
+
+    A folder of timelines gives a page each and an index. The pages open from disk without a network.
+
+    Example: vidtad report timelines/match.json --video match.mp4 --out report.html
+    """
+    from vidtad.errors import InputError
+    from vidtad.pipelines.passing_on import report as run
+
+    if not timeline.exists():
+        raise InputError(f"{timeline}: no such file or folder")
+    files = find_inputs(video or [], VIDEO_SUFFIXES, "video")
+    written, missing = run(timeline, out, videos=files, truth=truth, threshold=min_score, embed=embed)
+    if missing:
+        note(f"no video file found for {', '.join(missing[:5])}: the pages work without; name it with --video")
+    if json:
+        print_json({"written": [str(path) for path in written], "without_video": missing})
+    else:
+        typer.echo(str(written[0]))
