@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-GRACE_S = 0.7
+GRACE_S = 0.5
 
 
 @contextmanager

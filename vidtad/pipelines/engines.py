@@ -265,11 +265,11 @@ class Pool:
         self.workers[worker] = self._start(worker)
 
     def close(self) -> None:
-        """End all: asked first, so that temporary files go, and within half a second made to."""
+        """End all: asked first, so that temporary files go, and soon made to."""
         workers, self.workers = list(self.workers.values()), {}
         for one in workers:
             one.process.terminate()
-        deadline = time.monotonic() + 0.5
+        deadline = time.monotonic() + 0.3
         for one in workers:
             one.process.join(max(0.0, deadline - time.monotonic()))
             self._end(one)
