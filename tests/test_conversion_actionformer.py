@@ -124,7 +124,8 @@ def test_both_layouts_hold_the_same_weights() -> None:
 def test_layouts_agree_where_no_padding_is_near() -> None:
     state = published(SMALL)["state_dict_ema"]
     own, foreign = (load_released(SMALL, layout).eval() for layout in (state, as_opentad(state)))
-    features, mask = torch.randn(1, 32, 6, generator=torch.Generator().manual_seed(3)), torch.zeros(1, 32, dtype=torch.bool)
+    features = torch.randn(1, 32, 6, generator=torch.Generator().manual_seed(3))
+    mask = torch.zeros(1, 32, dtype=torch.bool)
     whole = [network(features, mask).logits[0] for network in (own, foreign)]
     torch.testing.assert_close(*whole, atol=1e-3, rtol=0)
     mask[:, 20:] = True

@@ -145,6 +145,10 @@ def test_learning_rates() -> None:
     assert [steps.factor(e) for e in (0, 12.9, 13, 19)] == pytest.approx([1, 1, 0.1, 0.1])
     cosine = Schedule(epochs=10, decay="cosine", warmup_epochs=2)
     assert [cosine.factor(e) for e in (0, 1, 2, 6, 10)] == pytest.approx([0, 0.5, 1, 0.5, 0])
+    floored = replace(cosine, floor=0.1)
+    assert [floored.factor(e) for e in (0, 2, 6, 10)] == pytest.approx([0, 1, 0.55, 0.1])
+    complete = replace(cosine, warmup_complete=True)
+    assert [complete.factor(b / 4, 1 / 4) for b in (0, 1, 7, 8)] == pytest.approx([0, 1 / 7, 1, 1])
 
 
 def test_windows_of_single_class_skip_the_contrastive_phase() -> None:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -46,12 +46,6 @@ class Head(Protocol):
     def steps(self, epoch: int) -> int:
         """Batches in an epoch."""
 
-    def state(self) -> dict[str, Any]:
-        """What else later batches depend on, as plain values; kept in the checkpoint."""
-
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up again what `state` gave."""
-
     def batches(self, epoch: int, seed: int, first: int = 0, part: Part = Part()) -> Iterable[Any]:
         """Batches `first`, `first` + 1, ... of an epoch, as (nested) tuples of CPU tensors; of each, `part`.
 
@@ -66,19 +60,29 @@ class Head(Protocol):
         """
 
 
+@runtime_checkable
+class Stateful(Protocol):
+    """A head whose later batches depend on more than the network, the optimiser and their position."""
+
+    def state(self) -> dict[str, Any]:
+        """What they depend on, as plain values; kept in the checkpoint."""
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up again what `state` gave."""
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The optimiser and its learning rate over time; the defaults are ReAct on THUMOS14 as released.
 
     `optimiser` "sgd" is stochastic gradient descent with Nesterov's momentum. `decay` "step" multiplies the
-    rate by `drop` from each epoch of `drop_epochs` on; "cosine" lowers it to
-    `floor` (a share of the rate). `warmup_epochs`: linear rise from `warmup_start` (a share too) over so many of
-    the epochs, batch by batch; with `warmup_complete` the last of these already has the full rate. Epochs may be
-    fractions.
-    `clip_norm`: largest norm of all gradients together (None: no limit). `ema`: decay of an exponential moving
-    average of the weights, which is then what training returns. `weight_decay` is AdamW's own default, which
-    the released trainer used although its configuration says 0. `checkpoint_steps`: batches between checkpoints
-    within an epoch (each epoch ends with one). `evaluate_from`: first epoch after which `evaluate` is called.
+    rate by `drop` from each epoch of `drop_epochs` on; "cosine" lowers it to `floor` (a share of it).
+    `warmup_epochs`: linear rise from `warmup_start` (a share too) over so many of the epochs, batch by batch; with
+    `warmup_complete` the last of these batches already has the full rate. Epochs may be fractions. `clip_norm`:
+    largest norm of all gradients together (None: no limit). `ema`: decay of an exponential moving average of the
+    weights, which is then what training returns. `weight_decay` is AdamW's own default, which the released
+    trainer used although its configuration says 0. `checkpoint_steps`: batches between checkpoints within an
+    epoch (each epoch ends with one). `evaluate_from`: first epoch after which `evaluate` is called.
     """
 
     epochs: int = 20
@@ -276,7 +280,7 @@ class _Run:
             "network": self.head.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "average": self.average,
-            "head": self.head.state(),
+            "head": self.head.state() if isinstance(self.head, Stateful) else {},
             "random": torch.get_rng_state(),
             "random_cuda": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
         }
@@ -305,7 +309,8 @@ class _Run:
         self.optimiser.load_state_dict(saved["optimiser"])
         if self.average is not None:
             self.average = {key: value.to(self.device) for key, value in saved["average"].items()}
-        self.head.load_state(saved["head"])
+        if isinstance(self.head, Stateful):
+            self.head.load_state(saved["head"])
         self.position = Position(*saved["position"])
         torch.set_rng_state(saved["random"])
         if self.device.type == "cuda" and saved["random_cuda"]:

@@ -15,21 +15,8 @@ from vidtad.errors import InputError
 from vidtad.models.react import ReAct
 from vidtad.models.react_losses import Counts, LossConfig, Pairs, ReActCriterion, Targets, param_groups
 from vidtad.train import Position
+from vidtad.training_video import TrainingVideo
 from vidtad.windows import react_windows, retain
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingVideo:
-    """Feature rows of one video and what happens in it.
-
-    `values` (T, C) float32, may be memory-mapped; `segments` (n, 2) float64 (start, end) in row positions,
-    where row i covers [i, i + 1] (`Grid.positions(seconds) + 0.5`); `labels` (n,) class numbers.
-    """
-
-    name: str
-    values: np.ndarray
-    segments: np.ndarray
-    labels: np.ndarray
 
 
 class WindowBatch(NamedTuple):

@@ -84,3 +84,26 @@ def stitch(parts: Sequence[np.ndarray], windows: Sequence[slice], length: int) -
     if (depth < 0).any():
         raise ValueError(f"step {int((depth < 0).argmax())} of {length} lies in no window")
     return whole
+
+
+def resized(values: np.ndarray, steps: int) -> np.ndarray:
+    """Rows (T, C) interpolated linearly to (steps, C) float32; the ends of both cover the same time."""
+    position = ((np.arange(steps) + 0.5) * (len(values) / steps) - 0.5).clip(0, len(values) - 1)
+    before = np.floor(position).astype(np.int64)
+    after = np.minimum(before + 1, len(values) - 1)
+    share = (position - before).astype(np.float32)[:, None]
+    return (values[before] * (1 - share) + values[after] * share).astype(np.float32, copy=False)
+
+
+def from_resized(positions: np.ndarray, rows: int, steps: int, overlap: float) -> np.ndarray:
+    """Positions on the `rows` of a video of those on its `steps` after `resized`; 0 is the centre of the first.
+
+    `overlap` is window over stride. ActionFormer's convention for ActivityNet: all steps together cover all frames
+    of all windows, so that a step is (rows - 1 + overlap) / steps strides.
+    """
+    return (positions + 0.5) * ((rows - 1 + overlap) / steps) - 0.5 * overlap
+
+
+def to_resized(positions: np.ndarray, rows: int, steps: int, overlap: float) -> np.ndarray:
+    """The inverse of `from_resized`."""
+    return (positions + 0.5 * overlap) * (steps / (rows - 1 + overlap)) - 0.5

@@ -12,15 +12,9 @@ from vidtad.errors import InputError
 from vidtad.features import Grid
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
-from vidtad.pipelines.actionformer_head import (
-    ActionFormerDetector,
-    from_resized,
-    pieces,
-    predict_points,
-    resized,
-    to_resized,
-)
+from vidtad.pipelines.actionformer_head import ActionFormerDetector, pieces, predict_points
 from vidtad.pipelines.temporal import load_detector
+from vidtad.windows import from_resized, resized, to_resized
 
 CONFIG = ActionFormerConfig(
     in_channels=6, classes=3, width=16, heads=2, stem_layers=1, ranges=((0, 4), (4, 8), (8, 1e4)), windows=5, max_len=32
@@ -116,6 +110,13 @@ def test_resizing_keeps_what_is_where() -> None:
     centres = from_resized(np.arange(40.0), 10, 40, 1.0)
     inside = (centres > 0) & (centres < 9)
     np.testing.assert_allclose(longer[inside, 0], centres[inside], atol=1e-5)
+
+
+@pytest.mark.parametrize(("count", "steps"), [(7, 192), (300, 192), (1, 8), (192, 192)])
+def test_resizing_is_torchs_linear_interpolation(count: int, steps: int) -> None:
+    values = rows(count, 3)
+    wanted = torch.nn.functional.interpolate(torch.from_numpy(values).T[None], steps, mode="linear", align_corners=False)
+    np.testing.assert_allclose(resized(values, steps), wanted[0].T.numpy(), atol=1e-5)
 
 
 def bundle_path(folder: Path, **options) -> Path:

@@ -5,7 +5,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from vidtad.actionformer_presets import ActionFormerDecoding
 from vidtad.bundle import Bundle
@@ -17,6 +16,7 @@ from vidtad.models.loading import load_exactly
 from vidtad.pipelines.extraction import Progress, no_progress
 from vidtad.pipelines.options import known_fields
 from vidtad.postprocess import Detections, point_candidates, soft_nms
+from vidtad.windows import from_resized, resized
 
 PIECE = 8192
 """Rows that one pass answers for; to either side it also reads what the network's reach asks for."""
@@ -114,23 +114,3 @@ def pieces(config: ActionFormerConfig, total: int, piece: int = PIECE) -> Iterat
     for start in range(0, total, size):
         stop = min(start + size, total)
         yield slice(start, stop), slice(max(start - margin, 0), min(stop + margin, total))
-
-
-def resized(values: np.ndarray, steps: int) -> np.ndarray:
-    """Rows (T, C) interpolated linearly to (steps, C), as ActivityNet features are."""
-    rows = torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
-    return F.interpolate(rows.T[None], steps, mode="linear", align_corners=False)[0].T.numpy()
-
-
-def from_resized(positions: np.ndarray, rows: int, steps: int, overlap: float) -> np.ndarray:
-    """Positions on the `rows` of a video of those on its `steps` after `resized`; both count from centres.
-
-    `overlap` is window over stride. All `steps` together cover all frames of all windows: a step is
-    (rows - 1 + overlap) / steps strides, and position 0 lies half a step after the first frame.
-    """
-    return (positions + 0.5) * ((rows - 1 + overlap) / steps) - 0.5 * overlap
-
-
-def to_resized(positions: np.ndarray, rows: int, steps: int, overlap: float) -> np.ndarray:
-    """The inverse of `from_resized`."""
-    return (positions + 0.5 * overlap) * (steps / (rows - 1 + overlap)) - 0.5
