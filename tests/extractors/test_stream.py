@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -45,15 +46,17 @@ class FirstAndLast:
     """Stands in for a network: a row is the window's first and last frame number."""
 
     convention = replace(CONVENTION, channels=(("rgb", 2),))
+    device = torch.device("cpu")
 
-    def frames(self, frames):
+    def frames(self, frames, wanted):
         return frames
 
     def prepare(self, rgb: np.ndarray) -> np.ndarray:
         return rgb
 
-    def __call__(self, batch: np.ndarray) -> np.ndarray:
-        return batch[:, [0, -1], 0, 0, 0].astype(np.float32)
+    def rows(self, pictures: np.ndarray, index: np.ndarray) -> torch.Tensor:
+        assert len(np.unique(pictures[:, 0, 0, 0])) == len(pictures), "no frame is there twice"
+        return torch.from_numpy(pictures[index[:, [0, -1]], 0, 0, 0].astype(np.float32))
 
 
 @given(st.integers(1, 120), st.integers(1, 20), st.integers(1, 30), st.integers(0, 9))
@@ -71,6 +74,23 @@ def test_windows_are_the_published_ones(count: int, window: int, stride: int, sk
     assert len(converted) == len(set(converted))
     shown = {n for k in range(skip, (count - 1) // stride + 1) for n in range(k * stride, k * stride + window)}
     assert set(converted) <= shown
+
+
+@given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 15), st.booleans(), st.integers(0, 5), st.data())
+def test_picked_frames_alone_are_converted(count, window, stride, tail, skip, data) -> None:
+    picks = tuple(sorted(data.draw(st.sets(st.integers(0, window - 1), min_size=1))))
+    convention = replace(CONVENTION, window=window, stride=stride, picks=picks, tail=tail)
+    frames, converted = stream(count)
+    found = list(clips(frames, convention, lambda rgb: rgb, fps=25.0, skip=skip))
+    starts = [s for s in range(0, count, stride) if tail or s + window <= count] or [0]
+    expected = [[min(s + pick, count - 1) for pick in picks] for s in starts[skip:]]
+    assert [clip.pictures[:, 0, 0, 0].tolist() for clip in found] == expected
+    assert len(converted) == len(set(converted))
+    reached = {s + pick for s in range(skip * stride, count, stride) for pick in picks}
+    assert set(converted) <= reached | {count - 1}
+    for start, clip in zip(starts[skip:], found, strict=True):
+        if tail or count >= window:
+            assert clip.centre_s == pytest.approx((start + window / 2) / 25)
 
 
 def test_a_variable_rate_window_carries_its_own_time() -> None:

@@ -73,13 +73,13 @@ def test_rows_on_disk_are_not_computed_again(clip: Path, tmp_path: Path, extract
     with open(scratch.path, "ab") as file:
         file.write(b"torn record")
     computed = []
-    original = type(extractor.extractor).__call__
+    original = type(extractor.extractor).rows
 
-    def counting(self, clips):
-        computed.append(len(clips))
-        return original(self, clips)
+    def counting(self, pictures, index):
+        computed.append(len(index))
+        return original(self, pictures, index)
 
-    monkeypatch.setattr(type(extractor.extractor), "__call__", counting)
+    monkeypatch.setattr(type(extractor.extractor), "rows", counting)
     resumed = extract_file(clip, extractor, tmp_path / "cut", batch=2).features
     assert sum(computed) == len(whole.grid) - 7
     np.testing.assert_allclose(resumed.values, whole.values, rtol=0, atol=1e-5 * np.abs(whole.values).max())

@@ -2,31 +2,40 @@
 
 import dataclasses
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from types import EllipsisType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from vidtad.errors import InputError
-from vidtad.extractors.base import ClipConvention, ClipExtractor
+from vidtad.extractors.base import PRECISIONS, ClipConvention, ClipExtractor, Extractor
 from vidtad.extractors.flows import FlowExtractor, TwoStream
 from vidtad.extractors.presets import PRESETS, Preset
 from vidtad.flow import flow_of
 from vidtad.models.loading import load_exactly
 
+if TYPE_CHECKING:
+    from vidtad.flow.raft import Raft
+
 __all__ = [
+    "PRECISIONS",
     "PRESETS",
+    "Changes",
     "ClipConvention",
     "ClipExtractor",
+    "Extractor",
     "FlowExtractor",
     "Preset",
     "TwoStream",
     "build",
     "find",
     "random_weights",
+    "streams_of",
+    "with_streams",
 ]
 
 
@@ -38,45 +47,105 @@ def find(name: str) -> Preset:
     raise InputError(f"no extractor is called {name!r}; did you mean {', '.join(near)}?")
 
 
-def build(
-    name: str,
-    weights: Mapping[str, Tensor],
-    *,
-    device: str = "cpu",
-    window: int | None = None,
-    stride: int | None = None,
-    fps: Fraction | EllipsisType | None = ...,
-    flow: str | None = None,
-) -> ClipExtractor:
-    """The extractor `name` with `weights` (a state dict in any published layout), ready on `device`.
+def with_streams(name: str, streams: Sequence[str]) -> str:
+    """The extractor that gives the `streams` ("rgb", "flow"), in this order, of the family `name` belongs to.
 
-    `window` and `stride` (frames) and `fps` (None: the video's own rate) replace the preset's, as
-    does `flow` (a method of `vidtad.flow`) for networks that see flow. Raises InputError for an unknown name, weights
-    of another network, or a window or stride under 1.
+    A single one is a preset's name, two are joined by "+". Raises InputError for a stream the family lacks.
     """
     preset = find(name)
-    changes: dict[str, Any] = {
-        key: value for key, value in (("window", window), ("stride", stride)) if value is not None
-    }
-    convention = dataclasses.replace(preset.convention, **changes)
-    if fps is not ...:
-        convention = dataclasses.replace(convention, fps=fps)
-    if flow is not None:
-        if convention.flow is None:
-            raise InputError(f"extractor {name} sees no optical flow: leave its method out")
-        flow_of(flow)
-        convention = dataclasses.replace(convention, flow=flow)
+    there = {preset.convention.channels[0][0]: name}
+    if preset.companion is not None:
+        there.setdefault(PRESETS[preset.companion].convention.channels[0][0], preset.companion)
+    for stream in streams:
+        if stream not in there:
+            raise InputError(f"extractor {name} has no stream {stream!r}; it has {' and '.join(there)}")
+    if not streams or len(set(streams)) != len(streams):
+        raise InputError(f"streams {','.join(streams)}: name each of {','.join(there)} at most once")
+    return "+".join(there[stream] for stream in streams)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What replaces a preset's choice, where given: `window` and `stride` in frames, `fps` (None: the video's own).
+
+    `flow`, a method's name or a loaded RAFT, is for networks that see flow; `precision` is one of PRECISIONS.
+    """
+
+    window: int | None = None
+    stride: int | None = None
+    fps: Fraction | EllipsisType | None = ...
+    flow: "str | Raft | None" = None
+    precision: str = "float32"
+
+    def of(self, convention: ClipConvention, *, flow: bool) -> ClipConvention:
+        """`convention` with these changes, those of `flow` when asked."""
+        changes: dict[str, Any] = {
+            key: value for key, value in (("window", self.window), ("stride", self.stride)) if value is not None
+        }
+        if self.fps is not ...:
+            changes["fps"] = self.fps
+        if self.flow is not None and flow:
+            changes["flow"] = self.flow if isinstance(self.flow, str) else self.flow.name
+        return dataclasses.replace(convention, **changes)
+
+
+def build(
+    name: str, weights: Mapping[str, Tensor], *, device: str = "cpu", changes: Changes | None = None, **options: Any
+) -> "ClipExtractor | TwoStream":
+    """The extractor `name` with `weights` (a state dict in any published layout), ready on `device`.
+
+    Of two streams, "rgb+flow" by name, the state dict's keys begin with "rgb." or "flow."; both follow the RGB preset
+    in window, stride and rate. `options` are the fields of `Changes`, for calls without one. Raises InputError for an
+    unknown name, weights of another network, a window or stride under 1, or a flow method that does not exist.
+    """
+    changes = changes or Changes(**options)
+    names = streams_of(name)
+    if changes.flow is not None and "flow" not in names:
+        raise InputError(f"extractor {name} sees no optical flow: leave its method out")
+    if len(names) == 1:
+        return _build_one(name, weights, device, changes)
+    leading = changes.of(find(names["rgb"]).convention, flow=False)
+    followed = dataclasses.replace(changes, window=leading.window, stride=leading.stride, fps=leading.fps)
+    streams = [_build_one(part, _under(weights, f"{stream}."), device, followed) for stream, part in names.items()]
+    return TwoStream(*streams)
+
+
+def _build_one(name: str, weights: Mapping[str, Tensor], device: str, changes: Changes) -> ClipExtractor:
+    preset = find(name)
+    convention = changes.of(preset.convention, flow=preset.convention.flow is not None)
     load = preset.load or (lambda state_dict: load_exactly(preset.network(), state_dict))
-    kind = ClipExtractor if convention.flow is None else FlowExtractor
-    return kind(name, convention, load(weights), device)
+    if convention.flow is None:
+        return ClipExtractor(name, convention, load(weights), device, changes.precision)
+    method = flow_of(convention.flow, device) if isinstance(changes.flow, str | None) else changes.flow
+    return FlowExtractor(name, convention, load(weights), device, changes.precision, method)
+
+
+def _under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in weights.items() if key.startswith(prefix)}
+
+
+def streams_of(name: str) -> dict[str, str]:
+    """Stream ("rgb", "flow") -> preset, in order, of an extractor's name: one preset, or two joined by "+".
+
+    Raises InputError for an unknown name, or two presets of one stream.
+    """
+    parts = name.split("+")
+    streams = {find(part).convention.channels[0][0]: part for part in parts}
+    if len(streams) != len(parts) or (len(parts) > 1 and set(streams) != {"rgb", "flow"}):
+        raise InputError(f"extractor {name}: two streams are one of RGB and one of flow")
+    return streams
 
 
 def random_weights(name: str, seed: int = 0) -> dict[str, Tensor]:
-    """Seeded random weights of the extractor `name`, the same on every machine with the same PyTorch.
+    """Seeded random weights of the extractor `name` (or of two, see `build`), the same on every machine.
 
     Convolutions and linear layers are drawn at fan-in scale (He et al., 2015), norms are left neutral, so
     activations neither vanish nor overflow. The features carry no meaning: this is for dry runs and tests.
     """
+    streams = streams_of(name)
+    if len(streams) > 1:
+        parts = {stream: random_weights(part, seed) for stream, part in streams.items()}
+        return {f"{stream}.{key}": tensor for stream, part in parts.items() for key, tensor in part.items()}
     generator = torch.Generator().manual_seed(seed)
     weights = find(name).network().state_dict()
     for key, tensor in weights.items():

@@ -1,21 +1,25 @@
 """Extractors that see optical flow: alone, or beside the pictures it is computed from, every frame decoded once."""
 
 import dataclasses
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from vidtad.errors import InputError
-from vidtad.extractors.base import ClipConvention, ClipExtractor, TimedFrame
+from vidtad.extractors.base import ClipConvention, ClipExtractor, TimedFrame, Wanted
 from vidtad.extractors.preprocess import resized, target_size
-from vidtad.flow import BOUND, flow_of, grey, pairwise_flow, quantise
+from vidtad.flow import BOUND, FlowMethod, flow_of, grey, quantise
 
-T = TypeVar("T")
 CHUNK = 16
 """Pairs whose flow is computed together."""
+
+Keep = Callable[[int, np.ndarray], None]
+"""Takes the number of a pair and its flow in levels (h, w, 2) uint8."""
 
 
 @dataclass(frozen=True)
@@ -30,67 +34,191 @@ class Picture:
         return self.picture
 
 
+class Sized:
+    """A decoded frame brought to the size flow is computed at, once, when first asked."""
+
+    def __init__(self, frame: TimedFrame, convention: ClipConvention):
+        self.frame: TimedFrame | None = frame
+        self.time_s, self.convention = frame.time_s, convention
+        self._picture: np.ndarray | None = None
+        self._grey: np.ndarray | None = None
+
+    def grey(self) -> np.ndarray:
+        """(h, w) uint8."""
+        if self._grey is None:
+            self._grey = grey(self.rgb())
+        return self._grey
+
+    def rgb(self) -> np.ndarray:
+        """(h, w, 3) uint8."""
+        if self._picture is None:
+            assert self.frame is not None
+            rgb, settings = self.frame.rgb(), self.convention
+            size = target_size(rgb.shape[0], rgb.shape[1], settings.resize, settings.interpolation)
+            self._picture, self.frame = resized(rgb, size, settings.interpolation), None
+        return self._picture
+
+
+class Pair:
+    """A frame and the flow from it to the next, computed when first asked unless `solve` did so before."""
+
+    def __init__(self, first: Sized, second: Sized, method: FlowMethod):
+        self.first, self.second, self.method = first, second, method
+        self.time_s = first.time_s
+        self._levels: np.ndarray | None = None
+
+    def levels(self) -> np.ndarray:
+        """(h, w, 2) uint8, displacement along x and y, 128 is rest."""
+        if self._levels is None:
+            solve([self])
+            assert self._levels is not None
+        return self._levels
+
+    def set(self, levels: np.ndarray) -> None:
+        """Take `levels` as the flow of this pair."""
+        self._levels = levels
+
+
+def solve(pairs: list[Pair]) -> None:
+    """Compute the flow of several pairs of one size together."""
+    if not pairs:
+        return
+    method = pairs[0].method
+    view = Sized.rgb if getattr(method, "colour", False) else Sized.grey
+    first, second = np.stack([view(pair.first) for pair in pairs]), np.stack([view(pair.second) for pair in pairs])
+    for pair, flow in zip(pairs, method(first, second), strict=True):
+        pair.set(quantise(flow, BOUND))
+
+
+def flow_pairs(
+    frames: Iterable[TimedFrame], convention: ClipConvention, method: FlowMethod, wanted: Wanted
+) -> Iterator[Pair]:
+    """The pairs of neighbouring frames; the flow of wanted ones is computed CHUNK at a time.
+
+    At most 2 * CHUNK frames are waited for.
+    """
+    waiting: list[Pair] = []
+    pending: list[Pair] = []
+    for number, (first, second) in enumerate(pairwise(Sized(frame, convention) for frame in frames)):
+        waiting.append(Pair(first, second, method))
+        if wanted(number):
+            pending.append(waiting[-1])
+        if len(pending) == CHUNK or len(waiting) == 2 * CHUNK or not pending:
+            solve(pending)
+            yield from waiting
+            waiting, pending = [], []
+    solve(pending)
+    yield from waiting
+
+
 class FlowExtractor(ClipExtractor):
     """Clips of flow pictures (levels of x and y displacement, 128 is rest) to feature rows.
 
     Frames are resized as the convention says before their flow is computed: its length scales with the picture.
-    N frames give N - 1 pictures.
+    N frames give N - 1 pictures. `method` stands in for the one the convention names; `keep` is handed the flow of
+    every pair, in order.
     """
 
-    def frames(self, frames: Iterable[TimedFrame]) -> Iterator[Picture]:
+    keep: Keep | None = None
+
+    def __init__(
+        self,
+        name: str,
+        convention: ClipConvention,
+        network: nn.Module,
+        device: str = "cpu",
+        precision: str = "float32",
+        method: FlowMethod | None = None,
+    ):
+        super().__init__(name, convention, network, device, precision)
+        self.method = method or flow_of(convention.flow or "tvl1", device)
+
+    def pairs(self, frames: Iterable[TimedFrame], wanted: Wanted) -> Iterator[Pair]:
+        """The pairs of neighbouring frames; see `flow_pairs`."""
+        keep = self.keep
+        for number, pair in enumerate(
+            flow_pairs(frames, self.convention, self.method, wanted if keep is None else lambda number: True)
+        ):
+            if keep is not None:
+                keep(number, pair.levels())
+            yield pair
+
+    def frames(self, frames: Iterable[TimedFrame], wanted: Wanted = lambda number: True) -> Iterator[TimedFrame]:
         """The flow from each frame to the next, as a picture of levels (h, w, 2) uint8 at the first one's time."""
-        return (Picture(time_s, levels) for time_s, _, levels in flow_levels(frames, self.convention, lambda rgb: None))
+        return (_Levels(pair) for pair in self.pairs(frames, wanted))
 
 
-def flow_levels(
-    frames: Iterable[TimedFrame], convention: ClipConvention, keep: Callable[[np.ndarray], T]
-) -> Iterator[tuple[float, T, np.ndarray]]:
-    """Of every frame but the last: its time, what `keep` made of its RGB picture, and its flow to the next frame.
+class _Levels:
+    def __init__(self, pair: Pair):
+        self.pair, self.time_s = pair, pair.time_s
 
-    The flow is in levels, (h, w, 2) uint8, by the convention's method. At most CHUNK frames are waited for.
-    """
-    waiting: deque[tuple[float, T]] = deque()
-
-    def greys() -> Iterator[np.ndarray]:
-        for frame in frames:
-            rgb = frame.rgb()
-            waiting.append((frame.time_s, keep(rgb)))
-            size = target_size(rgb.shape[0], rgb.shape[1], convention.resize, convention.interpolation)
-            yield grey(resized(rgb, size, convention.interpolation))
-
-    for flow in pairwise_flow(greys(), flow_of(convention.flow or "tvl1"), CHUNK):
-        yield *waiting.popleft(), quantise(flow, BOUND)
+    def rgb(self) -> np.ndarray:
+        return self.pair.levels()
 
 
 class TwoStream:
-    """An RGB and a flow extractor side by side on the same windows: rows are the RGB channels, then the flow ones.
+    """Two extractors side by side on the same windows, at least one of flow: rows are the first's, then the second's.
 
     Frame i goes with the flow from it to frame i + 1, so the last frame is shown to neither stream: both are as long
     as the shorter one, as in the published two-stream features. Raises InputError when the two differ in window,
     stride, rate or crop.
     """
 
-    def __init__(self, rgb: ClipExtractor, flow: FlowExtractor):
-        same = ("window", "stride", "fps", "resize", "crop", "interpolation")
-        differing = [key for key in same if getattr(rgb.convention, key) != getattr(flow.convention, key)]
+    def __init__(self, first: ClipExtractor, second: ClipExtractor):
+        same = ("window", "stride", "fps", "resize", "crop", "interpolation", "tail")
+        differing = [key for key in same if getattr(first.convention, key) != getattr(second.convention, key)]
         if differing:
-            raise InputError(f"{rgb.name} and {flow.name} differ in {', '.join(differing)}: they cannot share windows")
-        self.name, self.streams = f"{rgb.name}+{flow.name}", (rgb, flow)
-        self.device = rgb.device
-        channels = (*rgb.convention.channels, *flow.convention.channels)
-        self.convention = dataclasses.replace(rgb.convention, channels=channels, picks=None, flow=flow.convention.flow)
+            raise InputError(
+                f"{first.name} and {second.name} differ in {', '.join(differing)}: they cannot share windows"
+            )
+        flows = [stream for stream in (first, second) if isinstance(stream, FlowExtractor)]
+        if len(flows) != 1:
+            raise InputError(f"{first.name} and {second.name}: one of two streams must be of flow, the other of RGB")
+        self.name, self.streams, self.flow = f"{first.name}+{second.name}", (first, second), flows[0]
+        self.device = first.device
+        shown = tuple(sorted({*first.convention.shown, *second.convention.shown}))
+        self.convention = dataclasses.replace(
+            first.convention,
+            channels=(*first.convention.channels, *second.convention.channels),
+            picks=shown,
+            flow=self.flow.convention.flow,
+        )
+        self._columns = [[shown.index(pick) for pick in stream.convention.shown] for stream in self.streams]
 
-    def frames(self, frames: Iterable[TimedFrame]) -> Iterator[Picture]:
+    def frames(self, frames: Iterable[TimedFrame], wanted: Wanted = lambda number: True) -> Iterator[TimedFrame]:
         """Every frame but the last, prepared, with the flow to the next one: (crop, crop, 5) uint8."""
-        rgb, flow = self.streams
-        for time_s, picture, levels in flow_levels(frames, flow.convention, rgb.prepare):
-            yield Picture(time_s, np.concatenate([picture, flow.prepare(levels)], axis=2))
+        return (_Both(pair, self.streams) for pair in self.flow.pairs(frames, wanted))
 
     def prepare(self, picture: np.ndarray) -> np.ndarray:
         """The same picture: `frames` has prepared it."""
         return picture
 
-    def __call__(self, clips: np.ndarray) -> np.ndarray:
-        """clips (B, window, crop, crop, 5) -> (B, C) float32."""
-        rgb, flow = self.streams
-        return np.concatenate([rgb(clips[..., :3]), flow(clips[..., 3:])], axis=1)
+    def settings(self) -> dict[str, Any]:
+        """The settings of both streams, as a sidecar records them."""
+        return {
+            **self.convention.to_json(),
+            "streams": [{"extractor": stream.name, **stream.settings()} for stream in self.streams],
+        }
+
+    def rows(self, pictures: np.ndarray, index: np.ndarray) -> Tensor:
+        """pictures (N, crop, crop, 5), of which clip b shows `index[b]` (B, T) int64 -> (B, C) float32."""
+        parts, start = [], 0
+        for stream, columns in zip(self.streams, self._columns, strict=True):
+            depth = len(stream.convention.mean)
+            used, own = np.unique(index[:, columns], return_inverse=True)
+            own_pictures = np.ascontiguousarray(pictures[used, ..., start : start + depth])
+            parts.append(stream.rows(own_pictures, own.reshape(len(index), -1)))
+            start += depth
+        return torch.cat(parts, dim=1)
+
+
+class _Both:
+    def __init__(self, pair: Pair, streams: tuple[ClipExtractor, ClipExtractor]):
+        self.pair, self.streams, self.time_s = pair, streams, pair.time_s
+
+    def rgb(self) -> np.ndarray:
+        parts = [
+            stream.prepare(self.pair.levels() if isinstance(stream, FlowExtractor) else self.pair.first.rgb())
+            for stream in self.streams
+        ]
+        return np.concatenate(parts, axis=2)

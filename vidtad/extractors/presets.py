@@ -23,13 +23,15 @@ class Preset:
     """A named extractor: what it is fed, how its network is built, and which published checkpoints fit it.
 
     `network` builds it with its usual sizes and no weights; `load` builds it from a state dict in any
-    published layout (default: the names of `network` itself). `checkpoints` are ids of the registry.
+    published layout (default: the names of `network` itself). `checkpoints` are ids of the registry. `companion`
+    is the extractor of the other stream (flow beside RGB) that shares its windows.
     """
 
     convention: ClipConvention
     network: Callable[[], nn.Module]
     checkpoints: tuple[str, ...] = ()
     load: Callable[[Mapping[str, Tensor]], nn.Module] | None = None
+    companion: str | None = None
 
 
 def _later(module: str, name: str, *args: Any) -> Callable[..., nn.Module]:
@@ -68,16 +70,22 @@ _TSN = ClipConvention(
 _TSN_FLOW = dataclasses.replace(
     _TSN, mean=(128.0,) * 2, std=(128.0,) * 2, channels=(("flow", 2048),), picks=(6, 7, 8, 9, 10), flow="tvl1"
 )
-# BN-Inception wants 0-255 minus a mean; frames are 340x256 whatever their shape. Every fifth frame: G-TAD, ReAct.
+# BN-Inception wants 0-255 minus a mean; frames are 340x256 whatever their shape. A row for every fifth frame (G-TAD,
+# ReAct), which stands for the five up to the next: RGB sees the first, flow the five fields from it on. What the
+# published rows of flow were centred on is not documented; TSN's own test rule starts a stack at its first frame.
 _BNINCEPTION = dataclasses.replace(
     _TSN,
-    window=1,
+    window=5,
     stride=5,
-    picks=None,
+    picks=(0,),
     resize=(256, 340),
     mean=(128.0, 117.0, 104.0),
     std=(1.0, 1.0, 1.0),
     channels=(("rgb", 1024),),
+    tail=True,
+)
+_BNINCEPTION_FLOW = dataclasses.replace(
+    _BNINCEPTION, picks=None, mean=(128.0,) * 2, std=(1.0,) * 2, channels=(("flow", 1024),), flow="tvl1"
 )
 # Mean and deviation of torchvision's Kinetics weights, and of TSP.
 _KINETICS_MEAN = (0.43216 * 255, 0.394666 * 255, 0.37645 * 255)
@@ -121,13 +129,13 @@ _TINY3D = ClipConvention(
 
 def _i3d(**changes: Any) -> Preset:
     convention = dataclasses.replace(_I3D, **changes)
-    return Preset(convention, i3d.InceptionI3d, ("i3d-rgb-kinetics400",), i3d.load)
+    return Preset(convention, i3d.InceptionI3d, ("i3d-rgb-kinetics400",), i3d.load, "i3d/flow")
 
 
 def _tsn(**changes: Any) -> Preset:
     convention = dataclasses.replace(_TSN, **changes)
     ids = ("tsn-r50-1x1x8-kinetics400-rgb", "tsn-r50-activitynet-video-rgb")
-    return Preset(convention, _later("tsn", "TsnResNet"), ids, _later("tsn", "load"))
+    return Preset(convention, _later("tsn", "TsnResNet"), ids, _later("tsn", "load"), "tsn/flow")
 
 
 def _tsp(checkpoint: str, stride: int) -> Preset:
@@ -156,7 +164,7 @@ PRESETS: dict[str, Preset] = {
     "i3d": _i3d(),
     "i3d/thumos14": _i3d(),
     "i3d/activitynet": _i3d(stride=16, fps=Fraction(25)),
-    "i3d/flow": Preset(_I3D_FLOW, partial(i3d.InceptionI3d, 2), ("i3d-flow-kinetics400",), i3d.load),
+    "i3d/flow": Preset(_I3D_FLOW, partial(i3d.InceptionI3d, 2), ("i3d-flow-kinetics400",), i3d.load, "i3d"),
     "i3d/video_features": _i3d(window=64, stride=64, interpolation="pillow"),
     "tsn": _tsn(),
     "tsn/flow": Preset(
@@ -164,6 +172,7 @@ PRESETS: dict[str, Preset] = {
         _later("tsn", "TsnResNet", (3, 4, 6, 3), 10),
         ("tsn-r50-320p-1x1x8-kinetics400-flow", "tsn-r50-activitynet-video-flow"),
         _later("tsn", "load"),
+        "tsn",
     ),
     "tsn/activitynet": _tsn(crop=256),
     "tsn/thumos14": Preset(
@@ -171,6 +180,14 @@ PRESETS: dict[str, Preset] = {
         _later("bninception", "BNInception"),
         ("tsn-bninception-kinetics-rgb",),
         _later("bninception", "load"),
+        "tsn/thumos14-flow",
+    ),
+    "tsn/thumos14-flow": Preset(
+        _BNINCEPTION_FLOW,
+        _later("bninception", "BNInception", 10),
+        ("tsn-bninception-kinetics-flow",),
+        _later("bninception", "load"),
+        "tsn/thumos14",
     ),
     "r2plus1d/tsp": _tsp("tsp-r2plus1d-34-activitynet", stride=16),
     "r2plus1d/tsp-thumos14": _tsp("tsp-r2plus1d-34-thumos14", stride=1),

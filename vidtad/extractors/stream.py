@@ -8,19 +8,31 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+from torch import Tensor
 
-from vidtad.extractors.base import ClipConvention, Extractor, TimedFrame
+from vidtad.extractors.base import ClipConvention, Extractor, TimedFrame, Wanted
 
 T = TypeVar("T")
+Prepare = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The frames of one window, `pictures` (window, h, w, 3) uint8, and the time of the window's centre."""
+    """The frames of one window that the network is shown, by number, and the time of the window's centre in seconds.
 
-    pictures: np.ndarray
+    `shown` (T,): the prepared picture (h, w, channels) of every number; clips share those they share. `padded`: how
+    often the last frame of a video shorter than one window was repeated.
+    """
+
+    numbers: tuple[int, ...]
+    shown: tuple[np.ndarray, ...]
     centre_s: float
     padded: int = 0
+
+    @property
+    def pictures(self) -> np.ndarray:
+        """(T, h, w, channels), a copy."""
+        return np.stack(self.shown)
 
 
 @dataclass(frozen=True)
@@ -33,43 +45,84 @@ class Rows:
     padded: int
 
 
+def wanted_frames(convention: ClipConvention, skip: int = 0) -> Wanted:
+    """Which frames, by number, the windows from number `skip` on show (of a video that never ends)."""
+    stride = convention.stride
+    if convention.picks is None:
+
+        def wanted(number: int) -> bool:
+            newest = number // stride  # the last window this frame can lie in
+            return newest >= skip and number - newest * stride < convention.window
+    else:
+        picks = convention.picks
+
+        def wanted(number: int) -> bool:
+            return any((number - pick) % stride == 0 and (number - pick) // stride >= skip for pick in picks)
+
+    return wanted
+
+
+class _Window:
+    """The latest frames of a stream: pictures by number, those past the end being the last one's."""
+
+    def __init__(self, prepare: Prepare, fps: float):
+        self.prepare, self.fps, self.count = prepare, fps, 0
+        self.pictures: dict[int, np.ndarray] = {}
+        self.times: deque[float] = deque()
+        self.last: TimedFrame | None = None
+
+    def add(self, frame: TimedFrame, keep: bool, window: int) -> None:
+        if keep:
+            self.pictures[self.count] = self.prepare(frame.rgb())
+        self.times.append(frame.time_s)
+        self.last, self.count = frame, self.count + 1
+        if len(self.times) > window:
+            self.times.popleft()
+            self.pictures.pop(self.count - window - 1, None)
+
+    def picture(self, number: int) -> np.ndarray:
+        if number not in self.pictures:
+            assert self.last is not None
+            self.pictures[number] = self.prepare(self.last.rgb())
+        return self.pictures[number]
+
+    def time_s(self, number: int) -> float:
+        end = self.count - 1
+        return self.times[min(number, end) - self.count] + max(0, number - end) / self.fps
+
+    def clip(self, start: int, convention: ClipConvention) -> Clip:
+        numbers = tuple(min(start + pick, self.count - 1) for pick in convention.shown)
+        shown = tuple(self.picture(number) for number in numbers)
+        middle = self.time_s(start + convention.window // 2)
+        padded = 0
+        if start == 0 and self.count < convention.window and not convention.tail:
+            middle, padded = (self.times[-1] + 1 / self.fps) / 2, convention.window - self.count
+        elif convention.window % 2:
+            middle += 0.5 / self.fps
+        return Clip(numbers, shown, middle, padded)
+
+
 def clips(
-    frames: Iterable[TimedFrame],
-    convention: ClipConvention,
-    prepare: Callable[[np.ndarray], np.ndarray],
-    *,
-    fps: float,
-    skip: int = 0,
+    frames: Iterable[TimedFrame], convention: ClipConvention, prepare: Prepare, *, fps: float, skip: int = 0
 ) -> Iterator[Clip]:
     """Full windows of `frames` in order, from window number `skip` on.
 
-    There are (N - window) // stride + 1 of them for N frames. A video shorter than one window gives one, its last
-    frame repeated. Only frames that some wanted window shows are converted and prepared. A window's centre is the
-    time of the frame boundary in its middle: (start + window / 2) / fps where the rate is constant.
+    There are (N - window) // stride + 1 of them for N frames, or with the convention's `tail` one for every start
+    inside the video, its last frame repeated. A video shorter than one window gives one in any case, padded so.
+    Only frames that some wanted window shows are converted and prepared. A window's centre is the time of the frame
+    boundary in its middle: (start + window / 2) / fps where the rate is constant.
     """
     window, stride = convention.window, convention.stride
-    pictures: deque[np.ndarray | None] = deque(maxlen=window)
-    times: deque[float] = deque(maxlen=window)
-    count = 0
-    for count, frame in enumerate(frames, start=1):
-        index = count - 1
-        newest = index // stride  # the last window this frame can start or lie in
-        wanted = newest >= skip and index - newest * stride < window
-        pictures.append(prepare(frame.rgb()) if wanted else None)
-        times.append(frame.time_s)
-        number, offset = divmod(count - window, stride)
+    wanted, held = wanted_frames(convention, skip), _Window(prepare, fps)
+    for frame in frames:
+        held.add(frame, wanted(held.count), window)
+        number, offset = divmod(held.count - window, stride)
         if number >= skip and offset == 0:
-            yield Clip(np.stack(pictures), _centre(times, window, fps))  # type: ignore[arg-type]
-    if 0 < count < window and skip == 0:
-        shown = [picture for picture in pictures if picture is not None]
-        end_s = times[-1] + 1 / fps
-        missing = window - count
-        yield Clip(np.stack(shown + shown[-1:] * missing), end_s / 2, padded=missing)
-
-
-def _centre(times: "deque[float]", window: int, fps: float) -> float:
-    middle = times[window // 2]
-    return middle + 0.5 / fps if window % 2 else middle
+            yield held.clip(number * stride, convention)
+    complete = max(0, (held.count - window) // stride + 1)
+    every = -(-held.count // stride) if convention.tail else min(1, held.count)
+    for number in range(max(complete, skip), every):
+        yield held.clip(number * stride, convention)
 
 
 def feature_rows(
@@ -77,26 +130,43 @@ def feature_rows(
 ) -> Iterator[Rows]:
     """Feature rows from row `skip` on, up to `batch` at a time; decoding runs in a thread beside the network.
 
-    Raises what the frame source raises.
+    On a GPU the next batch is queued before the rows of the last one are fetched. Raises what the frame source raises.
     """
     counted = _Counted(frames)
-    source = prefetch(
-        clips(extractor.frames(counted), extractor.convention, extractor.prepare, fps=fps, skip=skip), depth=2 * batch
-    )
-    pending: list[Clip] = []
-    for clip in source:
-        pending.append(clip)
-        if len(pending) == batch:
-            yield _run(pending, extractor, counted.seen)
+    wanted = wanted_frames(extractor.convention, skip)
+    source = extractor.frames(counted, wanted)
+    windows = prefetch(clips(source, extractor.convention, extractor.prepare, fps=fps, skip=skip), depth=2 * batch)
+    running: deque[tuple[Tensor, list[Clip]]] = deque()
+    ahead = 0 if extractor.device.type == "cpu" else 1
+    for chosen in _batches(windows, batch):
+        running.append((_start(chosen, extractor), chosen))
+        if len(running) > ahead:
+            yield _finish(*running.popleft(), counted.seen)
+    while running:
+        yield _finish(*running.popleft(), counted.seen)
+
+
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    pending: list[T] = []
+    for item in items:
+        pending.append(item)
+        if len(pending) == size:
+            yield pending
             pending = []
     if pending:
-        yield _run(pending, extractor, counted.seen)
+        yield pending
 
 
-def _run(pending: list[Clip], extractor: Extractor, frames_read: int) -> Rows:
-    values = extractor(np.stack([clip.pictures for clip in pending]))
-    times_s = np.array([clip.centre_s for clip in pending])
-    return Rows(values, times_s, frames_read, padded=max(clip.padded for clip in pending))
+def _start(chosen: list[Clip], extractor: Extractor) -> Tensor:
+    pictures = {number: picture for clip in chosen for number, picture in zip(clip.numbers, clip.shown, strict=True)}
+    place = {number: i for i, number in enumerate(pictures)}
+    index = np.array([[place[number] for number in clip.numbers] for clip in chosen], dtype=np.int64)
+    return extractor.rows(np.stack(list(pictures.values())), index)
+
+
+def _finish(values: Tensor, chosen: list[Clip], frames_read: int) -> Rows:
+    times_s = np.array([clip.centre_s for clip in chosen])
+    return Rows(values.cpu().numpy(), times_s, frames_read, padded=max(clip.padded for clip in chosen))
 
 
 class _Counted:

@@ -6,6 +6,7 @@ Networks trained on one kind of flow lose accuracy on another: the published two
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol
 
 import cv2
@@ -14,7 +15,19 @@ import numpy as np
 from vidtad.errors import InputError, RunError
 from vidtad.flow.tvl1 import CUDA_LIKE, TvL1
 
-__all__ = ["CUDA_LIKE", "METHODS", "FlowMethod", "TvL1", "dequantised", "flow_of", "grey", "pairwise_flow", "quantise"]
+__all__ = [
+    "BOUND",
+    "CUDA_LIKE",
+    "LEARNED",
+    "METHODS",
+    "FlowMethod",
+    "TvL1",
+    "dequantised",
+    "flow_of",
+    "grey",
+    "pairwise_flow",
+    "quantise",
+]
 
 BOUND = 20.0
 
@@ -22,7 +35,8 @@ BOUND = 20.0
 class FlowMethod(Protocol):
     """Flow from each picture of `first` to the one of `second`, grey uint8 (B, H, W) -> (B, H, W, 2) float32.
 
-    Channel 0 is the displacement along x, channel 1 along y, in pixels.
+    Channel 0 is the displacement along x, channel 1 along y, in pixels. A method with a true attribute `colour`
+    wants RGB pictures (B, H, W, 3) instead.
     """
 
     def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray: ...
@@ -116,11 +130,20 @@ METHODS: dict[str, FlowMethod] = {
 }
 
 
-def flow_of(name: str) -> FlowMethod:
-    """The method called `name`. Raises InputError naming the near ones."""
+LEARNED = ("raft", "raft-small")
+"""Methods that need weights: see `vidtad.flow.raft`."""
+
+
+def flow_of(name: str, device: str = "cpu") -> FlowMethod:
+    """The method called `name`; those in PyTorch run on `device`. Raises InputError naming the near ones."""
+    if name == "tvl1-torch":
+        return partial(tvl1_torch, device=device)
     if name in METHODS:
         return METHODS[name]
-    near = difflib.get_close_matches(name, METHODS, n=2, cutoff=0.4) or sorted(METHODS)
+    if name in LEARNED:
+        raise InputError(f"optical flow {name!r} is a network: load its weights with vidtad.flow.raft.Raft")
+    names = [*METHODS, *LEARNED]
+    near = difflib.get_close_matches(name, names, n=2, cutoff=0.4) or sorted(names)
     raise InputError(f"no optical flow is called {name!r}; did you mean {' or '.join(near)}?")
 
 

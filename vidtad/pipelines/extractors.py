@@ -1,0 +1,235 @@
+"""Extractors with their weights: published ones, local files, random ones, those a detector was trained on."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vidtad.errors import InputError, RunError
+from vidtad.extractors import (
+    Changes,
+    ClipExtractor,
+    TwoStream,
+    build,
+    find,
+    random_weights,
+    streams_of,
+    with_streams,
+)
+from vidtad.files import atomic_write, sha256
+from vidtad.flow import LEARNED
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vidtad.bundle import Bundle
+    from vidtad.flow.raft import Raft
+
+STREAMS = ("rgb", "flow")
+
+
+@dataclass(frozen=True)
+class LoadedExtractor:
+    """An extractor with the identity of its weights, as sidecars record it.
+
+    `extra`: further settings that decide the rows, such as the weights of a learned flow.
+    """
+
+    extractor: ClipExtractor | TwoStream
+    weights: str
+    weights_sha256: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_random(self) -> bool:
+        """True for a dry run: the rows carry no meaning."""
+        return self.weights.startswith("random:")
+
+    def settings(self) -> dict[str, Any]:
+        """Everything besides weights and video that decides the rows, as plain JSON values."""
+        return {**self.extractor.settings(), **self.extra}
+
+
+@dataclass(frozen=True)
+class _Weights:
+    state: "Mapping[str, Tensor]"
+    identity: str
+    sha256: str
+
+
+def load_extractor(
+    name: str,
+    weights: str | None = None,
+    *,
+    device: str = "cpu",
+    window: int | None = None,
+    stride: int | None = None,
+    fps: "Fraction | None" = None,
+    flow: str | None = None,
+    precision: str = "float32",
+) -> LoadedExtractor:
+    """The extractor `name` with published, random or local weights; "rgb+flow" by name gives two streams.
+
+    `weights`: None for the preset's published checkpoint (fetched when it is not in the cache), `random` or
+    `random:SEED`, a checkpoint id, or the path of a checkpoint file in a published layout; for two streams one such
+    text for each, joined by a comma. `fps` resamples; None keeps the preset's choice. `flow`: method of optical flow.
+    Raises InputError for an unknown name or unfit weights, RunError for a failed fetch.
+    """
+    streams = streams_of(name)
+    texts = _one_each(weights, streams)
+    method = _flow_method(flow, weights, device) if flow in LEARNED else None
+    changes = Changes(window, stride, ... if fps is None else fps, method[0] if method else flow, precision)
+    if all(text is not None and text.partition(":")[0] == "random" for text in texts):
+        seeds = {_seed(text or "") for text in texts}
+        if len(seeds) > 1:
+            raise InputError(f"--weights {weights}: random weights of two streams have one seed")
+        seed = seeds.pop()
+        state: Mapping[str, Tensor] = random_weights(name, seed)
+        return LoadedExtractor(
+            build(name, state, device=device, changes=changes),
+            f"random:{seed}",
+            digest(state),
+            method[1] if method else {},
+        )
+    found = [_published(part, text) for part, text in zip(streams.values(), texts, strict=True)]
+    if len(found) == 1:
+        state, total = found[0].state, found[0].sha256
+    else:
+        state = {f"{s}.{key}": t for s, part in zip(streams, found, strict=True) for key, t in part.state.items()}
+        total = hashlib.sha256("".join(part.sha256 for part in found).encode()).hexdigest()
+    extra = dict(method[1]) if method else {}
+    if len(found) > 1:
+        extra["weights_sha256"] = [part.sha256 for part in found]
+    identity = ",".join(part.identity for part in found)
+    return LoadedExtractor(build(name, state, device=device, changes=changes), identity, total, extra)
+
+
+def _one_each(weights: str | None, streams: Mapping[str, str]) -> list[str | None]:
+    """The text that names each stream's weights."""
+    if weights is None or len(streams) == 1 or ("," not in weights and weights.partition(":")[0] == "random"):
+        return [weights] * len(streams)
+    texts: list[str | None] = list(weights.split(","))
+    if len(texts) != len(streams) or not all(texts):
+        order = " and ".join(streams)
+        raise InputError(f"--weights {weights}: the streams {order} want two files or ids, joined by a comma")
+    return texts
+
+
+def _seed(text: str) -> int:
+    seed = text.partition(":")[2] or "0"
+    if not seed.isdecimal():
+        raise InputError(f"--weights {text}: the seed must be a whole number, as in random:0")
+    return int(seed)
+
+
+def _published(name: str, weights: str | None) -> _Weights:
+    """Weights of one preset: a local file's, or a checkpoint's by id, its published one by default."""
+    if weights is not None and weights.partition(":")[0] == "random":
+        seed = _seed(weights)
+        state = random_weights(name, seed)
+        return _Weights(state, f"random:{seed}", digest(state))
+    from vidtad.checkpoints import fetch
+    from vidtad.weights import read_checkpoint, state_dict
+
+    if weights is not None and Path(weights).is_file():
+        path, identity = Path(weights), Path(weights).name
+    else:
+        identity = weights or next(iter(find(name).checkpoints), "")
+        if not identity:
+            raise InputError(f"extractor {name} has no published weights; pass --weights FILE or --weights random")
+        path = fetch(identity)
+    return _Weights(state_dict(read_checkpoint(path)), identity, sha256(path))
+
+
+def _flow_method(name: str, weights: str | None, device: str) -> "tuple[Raft, dict[str, Any]]":
+    """RAFT with its published weights, or with random ones in a dry run; and what the sidecar says of them."""
+    from vidtad.flow.raft import CHECKPOINTS, Raft
+    from vidtad.flow.raft import random_weights as random_raft
+
+    if weights is not None and weights.partition(":")[0] == "random":
+        state: Mapping[str, Tensor] = random_raft(name, _seed(weights.split(",")[0]))
+        identity = digest(state)
+    else:
+        from vidtad.checkpoints import fetch
+        from vidtad.weights import read_checkpoint, state_dict
+
+        path = fetch(CHECKPOINTS[name])
+        state, identity = state_dict(read_checkpoint(path)), sha256(path)
+    return Raft(name, state, device), {"flow_weights_sha256": identity}
+
+
+def bundle_extractor(
+    bundle: "Bundle", weights: str | None = None, *, device: str = "cpu", precision: str = "float32"
+) -> LoadedExtractor:
+    """The extractor a detector bundle was trained on, with its sampling; embedded weights unless others are given.
+
+    Where the bundle wants RGB and flow but names one of the two extractors, the other one of its family joins in.
+    """
+    fps = bundle.sampling.get("fps")
+    rate = None if fps is None else Fraction(fps)
+    sampling: dict[str, Any] = {"window": bundle.sampling["window"], "stride": bundle.sampling["stride"]}
+    name, streams = bundle.extractor, [stream for stream, _ in bundle.channels]
+    if "+" not in name and set(streams) <= set(STREAMS):
+        name = with_streams(name, streams)
+    if bundle.extractor_weights is not None and weights is None:
+        changes = Changes(fps=rate, precision=precision, **sampling)
+        extractor = build(name, bundle.extractor_weights, device=device, changes=changes)
+        return LoadedExtractor(extractor, f"bundle:{bundle.name}", digest(bundle.extractor_weights))
+    given = weights or bundle.extractor_checkpoint
+    return load_extractor(name, given, device=device, fps=rate, precision=precision, **sampling)
+
+
+def digest(state: "Mapping[str, Tensor]") -> str:
+    """SHA-256 over names, shapes and values of weights that do not come from a file of their own."""
+    total = hashlib.sha256()
+    for key in sorted(state):
+        array = np.ascontiguousarray(state[key].detach().cpu().numpy())
+        total.update(f"{key}{array.dtype}{array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+@contextmanager
+def keeping_flow(loaded: LoadedExtractor, folder: Path | None) -> Iterator[None]:
+    """While open, the flow of every pair is written to `folder` as denseflow does: `flow_x_00000.jpg`, `flow_y_...`.
+
+    JPEG of quality 95, levels of 0 to 255 for -20 to 20 pixels. None keeps nothing. Raises InputError for an extractor
+    that sees no flow, RunError (out of the frame stream) for a failed write.
+    """
+    if folder is None:
+        yield
+        return
+    extractor = loaded.extractor
+    stream = extractor.flow if isinstance(extractor, TwoStream) else extractor
+    if not hasattr(stream, "keep"):
+        raise InputError(
+            f"extractor {extractor.name} sees no optical flow to keep: add --stream rgb,flow or drop --keep-flow"
+        )
+    stream.keep = FlowFolder(folder)
+    try:
+        yield
+    finally:
+        stream.keep = None
+
+
+@dataclass(frozen=True)
+class FlowFolder:
+    """Pictures of optical flow on disk, an x and a y one a pair of frames, numbered from 0."""
+
+    folder: Path
+
+    def __call__(self, number: int, levels: np.ndarray) -> None:
+        """Write one pair's levels (h, w, 2) uint8. Raises RunError when that fails."""
+        import cv2
+
+        for axis, name in enumerate("xy"):
+            done, data = cv2.imencode(".jpg", np.ascontiguousarray(levels[..., axis]), [cv2.IMWRITE_JPEG_QUALITY, 95])
+            if not done:
+                raise RunError(f"{self.folder}: picture {number} of flow could not be encoded")
+            with atomic_write(self.folder / f"flow_{name}_{number:05d}.jpg") as file:
+                file.write(data.tobytes())
