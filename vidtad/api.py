@@ -14,7 +14,8 @@ from vidtad.devices import pick_device
 from vidtad.evaluation import Evaluation, evaluate_files
 from vidtad.features import Features
 from vidtad.pipelines.extraction import Decoding, extract_file, load_extractor
-from vidtad.pipelines.timelines import Job, Worker
+from vidtad.pipelines.people_timelines import worker_for
+from vidtad.pipelines.timelines import Job
 from vidtad.timeline import Timeline, merge
 
 AnyPath = str | PathLike[str]
@@ -60,7 +61,7 @@ def detect(
     """
     bundle, _ = resolve_model(model if isinstance(model, str) else Path(model))
     job = Job(out=None if out is None else Path(out), weights=weights, min_score=min_score, batch=batch)
-    worker = Worker(bundle, job, pick_device(device))
+    worker = worker_for(bundle, job, device=pick_device(device))
     paths = [inputs] if isinstance(inputs, str | PathLike) else list(inputs)
     return merge(worker(Path(path)) for path in paths)
 

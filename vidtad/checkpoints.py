@@ -106,7 +106,8 @@ def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
         if text in CONVERTERS:
             raise InputError(f"{text} is not on this machine: {_how_to_get(checkpoint)}")
         raise InputError(f"{text} is a {checkpoint.task} checkpoint of {checkpoint.network}, not a detector bundle")
-    raise InputError(f"no detector is called {text!r}{_near(text, [*_bundles(), *PREFERRED, *CONVERTERS])}")
+    names_here = [*_bundles(), *_builtins(), *PREFERRED, *CONVERTERS]
+    raise InputError(f"no detector is called {text!r}{_near(text, names_here)}")
 
 
 def builtin_bundle(name: str) -> Bundle:

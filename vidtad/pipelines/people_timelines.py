@@ -8,6 +8,7 @@ from vidtad.errors import InputError
 from vidtad.files import write_text
 from vidtad.formats.ava import people_text
 from vidtad.models.people import HEADS
+from vidtad.pipelines import motion
 from vidtad.pipelines.extraction import Progress
 from vidtad.pipelines.spatiotemporal import PeopleDetector, PeopleOptions
 from vidtad.pipelines.timelines import Job, Worker
@@ -67,4 +68,6 @@ def worker_for(
         raise InputError(
             f"detector {bundle.name} says what happens when, not who does it: leave out options about people"
         )
+    if bundle.head == motion.HEAD:
+        return motion.MotionWorker(bundle, job)
     return Worker(bundle, job, device)
