@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,17 @@ from vidtad.features import Grid
 from vidtad.models.actionformer import ActionFormer, ActionFormerOutput
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.actionformer_keys import load_released
+from vidtad.models.actionformer_losses import (
+    ActionFormerCriterion,
+    LossConfig,
+    Losses,
+    assign,
+    param_groups,
+    point_table,
+)
 from vidtad.postprocess import Detections, Nms, fuse_video_scores, point_candidates, point_segments, soft_nms
+from vidtad.train import Position, Schedule, _Run
+from vidtad.train_actionformer import SequenceBatch
 from vidtad.weights import state_dict
 
 Manifest = dict[str, Any]
@@ -282,4 +293,127 @@ def actionformer_opentad(manifest: Manifest, io: Arrays, folder: Path) -> dict[s
     }
 
 
-ADAPTERS = {"actionformer": actionformer, "actionformer_opentad": actionformer_opentad}
+class FixedBatch:
+    """A head for the training loop that shows one batch again and again, its drop path switched off."""
+
+    def __init__(self, model: ActionFormer, batch: SequenceBatch, losses: LossConfig, steps: int):
+        self.network, self.held, self.count = model, batch, steps
+        self.criterion = ActionFormerCriterion(losses)
+        self.seen: list[Losses] = []
+
+    def identity(self) -> Any:
+        return None
+
+    def parameters(self, lr: float) -> list[dict[str, Any]]:
+        return param_groups(self.network, lr)
+
+    def steps(self, epoch: int) -> int:
+        return self.count
+
+    def loss(self, batch: SequenceBatch, position: Position) -> dict[str, Tensor]:
+        self.network.train()
+        self.network.backbone.eval()
+        found = self.criterion(self.network(batch.features, batch.mask), batch.classes, batch.offsets)
+        self.seen.append(found)
+        return {"cls_loss": found.classification, "reg_loss": found.weight * found.regression}
+
+
+def loss_config(train: dict[str, Any]) -> LossConfig:
+    return LossConfig(
+        sampling="centre" if train["center_sample"] == "radius" else "all",
+        radius=train["center_sample_radius"],
+        smoothing=train["label_smoothing"],
+        regression=train["loss_weight"],
+        normaliser=train["init_loss_norm"],
+    )
+
+
+def targets_of(config: ActionFormerConfig, io: Arrays, losses: LossConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Class and distance targets of all videos, on padded points too."""
+    points = point_table(config, io["feats"].shape[2])
+    found = []
+    for video in range(len(io["feats"])):
+        own = io["gt_video"] == video
+        found.append(assign(points, io["gt_segments"][own], io["gt_labels"][own], config.classes, losses))
+    return np.stack([targets.classes for targets in found]), np.stack([targets.offsets for targets in found])
+
+
+def training(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
+    train = manifest["config"]["train_cfg"]
+    given, config = loss_config(train), config_of(manifest)
+    features, mask = padded(
+        [values[:, :n] for values, n in zip(io["feats"], io["lengths"], strict=True)], io["feats"].shape[2]
+    )
+    everywhere = replace(given, sampling="all")
+    outputs: dict[str, np.ndarray] = {"points": point_table(config, features.shape[1])}
+    hot, offsets = targets_of(config, io, given)
+    outputs["cls_targets"], outputs["offset_targets"] = hot.astype(np.float32), offsets
+    outputs["cls_targets_no_center"] = targets_of(config, io, everywhere)[0].astype(np.float32)
+    outputs["valid"] = np.concatenate([~mask[:, ::stride].numpy() for stride in config.strides], axis=1)
+    outputs["positive"] = outputs["valid"] & hot.any(-1)
+    rows = []
+    settings = {"label_smoothing": (0, 0.2), "loss_weight": (-1,), "center_sample": ("none",), "init_loss_norm": (2000,)}
+    for changes in ({}, *({key: value} for key, values in settings.items() for value in values)):
+        head = fixed(manifest, io, features, mask, loss_config({**train, **changes}))
+        with torch.no_grad():
+            head.loss(head.held, Position(0, 0, 0))
+        rows.append([*seen_row(head.seen[-1]), head.criterion.normaliser])
+    outputs["losses"] = np.array(rows)
+    outputs |= optimised(manifest, io, fixed(manifest, io, features, mask, given))
+    outputs["lr_curve"] = np.array([CURVE.factor(i, 1.0) * 1e-4 for i in range(len(io["lr_curve"]))])
+    return outputs
+
+
+# "lr at iterations 0..105 for base 1e-4, 15 warmup steps, 105 total steps, eta_min 1e-8"
+CURVE = Schedule(epochs=105, decay="cosine", warmup_epochs=15, warmup_complete=True, floor=1e-4)
+
+
+def seen_row(found: Losses) -> list[float]:
+    return [found.classification.item(), found.regression.item(), found.total().item()]
+
+
+def fixed(manifest: Manifest, io: Arrays, features: Tensor, mask: Tensor, losses: LossConfig) -> FixedBatch:
+    model = network(manifest)
+    hot, offsets = (torch.from_numpy(array) for array in targets_of(model.config, io, losses))
+    batch = SequenceBatch(features, mask, hot, offsets, 0)
+    return FixedBatch(model, batch, losses, manifest["optimiser"]["iterations_per_epoch"])
+
+
+def optimised(manifest: Manifest, io: Arrays, head: FixedBatch) -> dict[str, np.ndarray]:
+    """Steps of the training loop on the batch, as many as the fixture has."""
+    o = manifest["optimiser"]
+    schedule = Schedule(
+        epochs=o["epochs"] + o["warmup_epochs"],
+        lr=o["learning_rate"],
+        weight_decay=o["weight_decay"],
+        decay="cosine",
+        warmup_epochs=o["warmup_epochs"],
+        warmup_complete=True,
+        floor=1e-8 / o["learning_rate"],
+        clip_norm=o["clip_grad_l2norm"],
+        ema=o["ema_decay"],
+    )
+    run = _Run(head, schedule, Path("unused"), 0, torch.device("cpu"))
+    groups = head.parameters(1.0)
+    names = {id(p): name for name, p in head.network.named_parameters()}
+    for group, key in zip(groups, ("decay_params", "no_decay_params"), strict=True):
+        assert sorted(names[id(p)] for p in group["params"]) == sorted(manifest[key]), key
+    outputs: dict[str, np.ndarray] = {}
+    rows = []
+    for step in range(len(io["trajectory"])):
+        record = run.step(head.held, Position(step // head.count, step % head.count, step))
+        rows.append([record["lr"], *seen_row(head.seen[-1]), head.criterion.normaliser, record["grad_norm"]])
+        if not step:
+            grads = {f"grad_clipped.{key}": p.grad.numpy().copy() for key, p in head.network.named_parameters()}
+    outputs["trajectory"] = np.array(rows)
+    for prefix, state in (("after", head.network.state_dict()), ("after_ema", run.weights())):
+        outputs |= {f"{prefix}.{key}": value.numpy() for key, value in state.items()}
+        outputs[f"{prefix}.abs_sum"] = np.array([state[key].abs().sum().item() for key in manifest["state_dict"]])
+    return outputs | grads
+
+
+ADAPTERS = {
+    "actionformer": actionformer,
+    "actionformer_opentad": actionformer_opentad,
+    "actionformer_losses": training,
+}
