@@ -39,7 +39,7 @@ function useBlank(reason) {
   player.real = false;
   video.hidden = true;
   blank.hidden = false;
-  byId("stage").classList.toggle("bare", tracks.size === 0);
+  document.querySelector("main").classList.toggle("bare", tracks.size === 0);
   if (reason) notice(reason);
   onTime();
 }

@@ -10,12 +10,19 @@ let colours = {};
 let asked = false;
 
 function readColours() {
+  paints.clear();
   const css = getComputedStyle(document.documentElement);
   for (const name of ["page", "card", "ink", "soft", "line", "lane", "accent", "bar-light", "bar-sat"]) {
     colours[name] = css.getPropertyValue(`--${name}`).trim();
   }
 }
-const classColour = (label, alpha = 1) => `hsl(${hue[label]} ${colours["bar-sat"]} ${colours["bar-light"]} / ${alpha})`;
+// Alpha in tenths, so that the browser parses few colours however many bars there are.
+const paints = new Map();
+function classColour(label, alpha = 1) {
+  const key = label * 16 + Math.round(alpha * 10);
+  if (!paints.has(key)) paints.set(key, `hsl(${hue[label]} ${colours["bar-sat"]} ${colours["bar-light"]} / ${Math.round(alpha * 10) / 10})`);
+  return paints.get(key);
+}
 
 function fitCanvas(target, context, width, height) {
   const scale = window.devicePixelRatio || 1;
@@ -67,7 +74,6 @@ function rowBars(row, draw) {
 }
 
 function barText(text, x1, x2, y, height, colour) {
-  if (x2 - x1 < 34) return;
   pen.save();
   pen.beginPath(); pen.rect(x1, y, x2 - x1 - 3, height); pen.clip();
   pen.fillStyle = colour;
@@ -85,6 +91,7 @@ function drawRow(row, y) {
       pen.strokeStyle = colours.ink; pen.lineWidth = 2;
       pen.strokeRect(x1 + 0.5, y + 1.5, Math.max(2, x2 - x1 - 1), ROW_H - 3);
     }
+    if (x2 - x1 < 34) return;
     const name = state.group === "class" ? s.score.toPrecision(2) : `${data.labels[s.label]} ${s.score.toPrecision(2)}`;
     if (strength > 0.25) barText(name, x1, x2, y, ROW_H, "#fff");
     else barText(name, x1, x2, y, ROW_H, colours.ink);
@@ -152,22 +159,35 @@ function drawLanes() {
   }
 }
 
-function drawOverview() {
-  const width = overview.clientWidth, height = 34;
-  fitCanvas(overview, mapPen, width, height);
-  mapPen.fillStyle = colours.lane; mapPen.fillRect(0, 0, width, height);
+// The bars of the strip change with the filter only; the frame over them with every move.
+const strip = document.createElement("canvas"), stripPen = strip.getContext("2d");
+let stripKey = "";
+
+function drawStrip(width, height) {
+  const key = [state.threshold, state.group, [...state.hidden], width, colours.page, window.devicePixelRatio].join();
+  if (key === stripKey) return;
+  stripKey = key;
+  fitCanvas(strip, stripPen, width, height);
+  stripPen.fillStyle = colours.lane; stripPen.fillRect(0, 0, width, height);
   const slice = Math.max(1, (height - 8) / Math.max(1, lanes.length));
   const saved = { ...view };
   Object.assign(view, { from: 0, to: duration, gutter: 0, width });
   lanes.slice(0, height).forEach((lane, k) => {
     for (const row of [...lane.rows, lane.rest]) {
       rowBars(row, (s, x1, x2) => {
-        mapPen.fillStyle = classColour(s.label, 0.75);
-        mapPen.fillRect(x1, 4 + k * slice, x2 - x1, Math.max(1, slice - 1));
+        stripPen.fillStyle = classColour(s.label, 0.75);
+        stripPen.fillRect(x1, 4 + k * slice, x2 - x1, Math.max(1, slice - 1));
       });
     }
   });
   Object.assign(view, saved);
+}
+
+function drawOverview() {
+  const width = overview.clientWidth, height = 34;
+  drawStrip(width, height);
+  fitCanvas(overview, mapPen, width, height);
+  mapPen.drawImage(strip, 0, 0, width, height);
   mapPen.strokeStyle = colours.accent; mapPen.lineWidth = 2;
   const x1 = (view.from / duration) * width, x2 = (view.to / duration) * width;
   mapPen.fillStyle = colours.accent; mapPen.globalAlpha = 0.12; mapPen.fillRect(x1, 0, x2 - x1, height); mapPen.globalAlpha = 1;
