@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vidtad.banks import Banks
 from vidtad.distributed import Part
 from vidtad.errors import InputError
 from vidtad.extractors.keyframe_stream import preparation
@@ -30,7 +31,7 @@ from vidtad.video import Video, open_video
 ACAR_R101 = Schedule(
     epochs=5, lr=0.064, weight_decay=1e-7, optimiser="sgd", warmup_epochs=1, warmup_start=0.125, drop_epochs=(4.6, 4.8)
 )
-"""ACAR as released for AVA, for 8 clips a batch (1 on each of 8 GPUs); the R50 model: 6 epochs, drops at 5.6, 5.8."""
+"""ACAR R101 as released for AVA (the report: 32 clips a batch); the R50 model: 6 epochs, drops at 5.6 and 5.8."""
 ACTION_TRANSFORMER = Schedule(
     epochs=60, lr=0.1, weight_decay=1e-7, optimiser="sgd", decay="cosine", warmup_epochs=0.12, warmup_start=0.1
 )
@@ -122,10 +123,6 @@ class Clips:
             self._open.popitem()[1].close()
 
 
-Banks = dict[tuple[Path, bool], Bank]
-"""Filled banks by video and whether it was mirrored."""
-
-
 class PeopleHead:
     """A person-box network in the training loop. `banks`: for a bank head.
 
@@ -164,8 +161,10 @@ class PeopleHead:
         return [type(self.network.head).__name__, asdict(self.network.head.config), options, held]
 
     def parameters(self, lr: float) -> list[dict[str, Any]]:
-        """All parameters, the bank's own head left out; norms and biases of an Action Transformer do not decay."""
-        named = [(name, p) for name, p in self.network.named_parameters() if not name.startswith("bank.")]
+        """All that learn: not the bank's own head, nor a frozen trunk. Norms and biases of an Action Transformer do not
+        decay."""
+        fixed = ("bank.", "trunk.") if self.network.freeze_trunk else ("bank.",)
+        named = [(name, p) for name, p in self.network.named_parameters() if not name.startswith(fixed)]
         if not isinstance(self.network.head, ActionTransformer):
             return [{"params": [p for _, p in named], "lr": lr}]
         plain = [p for _, p in named if p.ndim > 1]
@@ -215,7 +214,7 @@ class PeopleHead:
         boxes = (batch.pixels if network.in_pixels else batch.boxes).split(batch.counts)
         targets = batch.targets.split(batch.counts)
         if isinstance(head, ActionTransformer):
-            maps = network.trunk(clips)
+            maps = network.maps(clips)
             return transformer_loss(head, maps, boxes, targets, size=size, losses=self.losses, joint=batch.joint_clips)
         more = {"banks": batch.bank} if batch.bank else {}
         logits = network(clips, boxes, [tuple(row) for row in batch.valid.tolist()], **more)
@@ -286,7 +285,8 @@ def fill_banks(
     Rows come from `network.bank` where there is one. They stay in memory as float16.
     """
     network = network.eval().to(device)
-    clips, banks = Clips(convention), {}
+    clips = Clips(convention)
+    banks: Banks = {}
     ordered = sorted(data, key=lambda key: (str(key.video), key.time_s))
     for done, key in enumerate(ordered, 1):
         pictures, original = clips(key)

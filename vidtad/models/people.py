@@ -33,18 +33,22 @@ class PersonNetwork(nn.Module):
 
     `bank`: for ACFB, the head whose first-order maps fill the feature bank (the trained, frozen ACAR of the report);
     without it the head's own do. `freeze_norm`: in training, batch norms keep their statistics (their scales still
-    learn); off for a trunk that starts from nothing.
+    learn); off for a trunk that starts from nothing. `freeze_trunk`: the trunk does not learn, so that a filled bank
+    stays what the network would fill.
     """
 
-    def __init__(self, trunk: nn.Module, head: nn.Module, bank: AcarHead | None = None, *, freeze_norm: bool = True):
+    def __init__(self, trunk: nn.Module, head: nn.Module, bank: AcarHead | None = None):
         super().__init__()
-        self.trunk, self.head, self.bank, self.freeze_norm = trunk, head, bank, freeze_norm
+        self.trunk, self.head, self.bank = trunk, head, bank
+        self.freeze_norm, self.freeze_trunk = True, False
 
     def train(self, mode: bool = True) -> "PersonNetwork":
         """As any module's, but for batch norms that are frozen and the bank's head, which never learns."""
         super().train(mode)
         if self.bank is not None:
             self.bank.eval()
+        if self.freeze_trunk:
+            self.trunk.eval()
         for module in self.modules():
             if self.freeze_norm and isinstance(module, nn.BatchNorm2d | nn.BatchNorm3d):
                 module.eval()
@@ -58,7 +62,12 @@ class PersonNetwork(nn.Module):
         Boxes are x1 y1 x2 y2 in the unit the head wants (pixels of H x W where its configuration says so, else
         fractions). `valid` as for `AcarHead`; `more` goes to the head (`banks` of ACFB).
         """
-        return self.head(self.trunk(clips), boxes, valid, **more)
+        return self.head(self.maps(clips), boxes, valid, **more)
+
+    def maps(self, clips: Tensor) -> tuple[Tensor, ...]:
+        """clips (B, 3, T, H, W) normalised -> the trunk's maps, without gradients where it is frozen."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.freeze_trunk):
+            return self.trunk(clips)
 
     @property
     def in_pixels(self) -> bool:
