@@ -25,6 +25,7 @@ from vidtad.cli.extract import (
     Decoder,
     Device,
     Engine,
+    Precision,
     Quiet,
     Shard,
     Strict,
@@ -56,6 +57,7 @@ def detect(
     ] = None,
     window: Annotated[int | None, typer.Option(min=1, help="The same: frames a row sees.")] = None,
     device: Device = "auto",
+    precision: Precision = "auto",
     batch: Batch = 8,
     decoder: Decoder = "pyav",
     strict: Strict = False,
@@ -94,6 +96,7 @@ def detect(
         decoding=Decoding(decoder, rate, strict),
         batch=batch,
         overwrite=overwrite,
+        precision=precision,
     )
     done: dict[Path, Timeline] = {}
 

@@ -18,6 +18,9 @@ from vidtad.cli.common import (
 )
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Precision = Annotated[
+    str, typer.Option(help="Of the extractor: float32, bf16 or fp16; auto is bf16 on a GPU that has it, else float32.")
+]
 Batch = Annotated[int, typer.Option(min=1, help="Windows through the network at a time.")]
 Decoder = Annotated[str, typer.Option(help="Video reader: pyav, or decord, opencv, torchcodec where installed.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Treat a damaged video as an error.")]
@@ -39,9 +42,18 @@ def extract(
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Checkpoint file or id; `random` or `random:SEED` for a dry run. Default: the published one."
+            help="Checkpoint file or id (FILE,FILE for two streams); `random` or `random:SEED` for a dry run. "
+            "Default: the published one."
         ),
     ] = None,
+    stream: Annotated[
+        str | None, typer.Option(help="rgb, flow, or both in the order the channels shall have: rgb,flow.")
+    ] = None,
+    flow: Annotated[
+        str | None,
+        typer.Option(help="Optical flow by tvl1 (what networks were trained on), tvl1-torch, dis, farneback or raft."),
+    ] = None,
+    keep_flow: Annotated[Path | None, typer.Option(help="Folder to keep the flow in, as JPEG pictures.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the feature files.")] = Path("features"),
     window: Annotated[int | None, typer.Option(min=1, help="Frames a row sees.")] = None,
     stride: Annotated[int | None, typer.Option(min=1, help="Frames between rows.")] = None,
@@ -50,6 +62,7 @@ def extract(
         typer.Option(help="Resample to this rate, like 25 or 30000/1001; also the rate of files that state none."),
     ] = None,
     device: Device = "auto",
+    precision: Precision = "auto",
     batch: Batch = 8,
     decoder: Decoder = "pyav",
     strict: Strict = False,
@@ -66,7 +79,7 @@ def extract(
 
     Interrupted runs go on where they stopped; finished files are kept. With --workers, largest files go first.
 
-    Example: vidtad extract match.mp4 --extractor i3d --out features
+    Example: vidtad extract match.mp4 --extractor i3d --stream rgb,flow --out features
     """
     rate = parse_rate(fps, "--fps")
     paths = find_inputs(videos, VIDEO_SUFFIXES, "video")
@@ -80,7 +93,21 @@ def extract(
     if (weights or "").partition(":")[0] == "random":
         note("random weights: a dry run, the features carry no meaning")
     decoding = Decoding(decoder, rate, strict)
-    task = ExtractTask(out, extractor, weights, window, stride, rate, decoding, batch, overwrite)
+    task = ExtractTask(
+        out,
+        extractor,
+        weights,
+        window,
+        stride,
+        rate,
+        decoding,
+        batch,
+        overwrite,
+        stream=stream,
+        flow=flow,
+        keep_flow=keep_flow,
+        precision=precision,
+    )
     done: dict[Path, dict[str, Any]] = {}
 
     def finished(path: Path, entry: dict[str, Any]) -> None:

@@ -1,5 +1,6 @@
 """Extractors with their weights: published ones, local files, random ones, those a detector was trained on."""
 
+import difflib
 import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import numpy as np
 
 from vidtad.errors import InputError, RunError
 from vidtad.extractors import (
+    PRECISIONS,
     Changes,
     ClipExtractor,
     TwoStream,
@@ -48,7 +50,7 @@ class LoadedExtractor:
     @property
     def is_random(self) -> bool:
         """True for a dry run: the rows carry no meaning."""
-        return self.weights.startswith("random:")
+        return _is_random(self.weights)
 
     def settings(self) -> dict[str, Any]:
         """Everything besides weights and video that decides the rows, as plain JSON values."""
@@ -71,52 +73,51 @@ def load_extractor(
     stride: int | None = None,
     fps: "Fraction | None" = None,
     flow: str | None = None,
-    precision: str = "float32",
+    precision: str = "auto",
 ) -> LoadedExtractor:
     """The extractor `name` with published, random or local weights; "rgb+flow" by name gives two streams.
 
     `weights`: None for the preset's published checkpoint (fetched when it is not in the cache), `random` or
     `random:SEED`, a checkpoint id, or the path of a checkpoint file in a published layout; for two streams one such
     text for each, joined by a comma. `fps` resamples; None keeps the preset's choice. `flow`: method of optical flow.
+    `precision`: see `pick_precision`.
     Raises InputError for an unknown name or unfit weights, RunError for a failed fetch.
     """
     streams = streams_of(name)
     texts = _one_each(weights, streams)
-    method = _flow_method(flow, weights, device) if flow in LEARNED else None
-    changes = Changes(window, stride, ... if fps is None else fps, method[0] if method else flow, precision)
-    if all(text is not None and text.partition(":")[0] == "random" for text in texts):
-        seeds = {_seed(text or "") for text in texts}
-        if len(seeds) > 1:
-            raise InputError(f"--weights {weights}: random weights of two streams have one seed")
-        seed = seeds.pop()
+    precision = pick_precision(precision, device)
+    method, extra = _flow_method(flow, weights, device) if flow in LEARNED else (flow, {})
+    changes = Changes(window, stride, ... if fps is None else fps, method, precision)
+    if weights is not None and _is_random(weights):
+        seed = _seed(weights)
         state: Mapping[str, Tensor] = random_weights(name, seed)
-        return LoadedExtractor(
-            build(name, state, device=device, changes=changes),
-            f"random:{seed}",
-            digest(state),
-            method[1] if method else {},
-        )
+        extractor = build(name, state, device=device, changes=changes)
+        return LoadedExtractor(extractor, f"random:{seed}", digest(state), extra)
     found = [_published(part, text) for part, text in zip(streams.values(), texts, strict=True)]
     if len(found) == 1:
         state, total = found[0].state, found[0].sha256
     else:
         state = {f"{s}.{key}": t for s, part in zip(streams, found, strict=True) for key, t in part.state.items()}
         total = hashlib.sha256("".join(part.sha256 for part in found).encode()).hexdigest()
-    extra = dict(method[1]) if method else {}
-    if len(found) > 1:
-        extra["weights_sha256"] = [part.sha256 for part in found]
+        extra = {**extra, "weights_sha256": [part.sha256 for part in found]}
     identity = ",".join(part.identity for part in found)
     return LoadedExtractor(build(name, state, device=device, changes=changes), identity, total, extra)
 
 
+def _is_random(text: str) -> bool:
+    return text.partition(":")[0] == "random"
+
+
 def _one_each(weights: str | None, streams: Mapping[str, str]) -> list[str | None]:
     """The text that names each stream's weights."""
-    if weights is None or len(streams) == 1 or ("," not in weights and weights.partition(":")[0] == "random"):
+    if weights is None or len(streams) == 1 or ("," not in weights and _is_random(weights)):
         return [weights] * len(streams)
     texts: list[str | None] = list(weights.split(","))
     if len(texts) != len(streams) or not all(texts):
         order = " and ".join(streams)
         raise InputError(f"--weights {weights}: the streams {order} want two files or ids, joined by a comma")
+    if any(_is_random(text) for text in texts if text):
+        raise InputError(f"--weights {weights}: random weights are for both streams: --weights random, or random:SEED")
     return texts
 
 
@@ -129,10 +130,6 @@ def _seed(text: str) -> int:
 
 def _published(name: str, weights: str | None) -> _Weights:
     """Weights of one preset: a local file's, or a checkpoint's by id, its published one by default."""
-    if weights is not None and weights.partition(":")[0] == "random":
-        seed = _seed(weights)
-        state = random_weights(name, seed)
-        return _Weights(state, f"random:{seed}", digest(state))
     from vidtad.checkpoints import fetch
     from vidtad.weights import read_checkpoint, state_dict
 
@@ -151,7 +148,7 @@ def _flow_method(name: str, weights: str | None, device: str) -> "tuple[Raft, di
     from vidtad.flow.raft import CHECKPOINTS, Raft
     from vidtad.flow.raft import random_weights as random_raft
 
-    if weights is not None and weights.partition(":")[0] == "random":
+    if weights is not None and _is_random(weights):
         state: Mapping[str, Tensor] = random_raft(name, _seed(weights.split(",")[0]))
         identity = digest(state)
     else:
@@ -164,7 +161,7 @@ def _flow_method(name: str, weights: str | None, device: str) -> "tuple[Raft, di
 
 
 def bundle_extractor(
-    bundle: "Bundle", weights: str | None = None, *, device: str = "cpu", precision: str = "float32"
+    bundle: "Bundle", weights: str | None = None, *, device: str = "cpu", precision: str = "auto"
 ) -> LoadedExtractor:
     """The extractor a detector bundle was trained on, with its sampling; embedded weights unless others are given.
 
@@ -177,11 +174,23 @@ def bundle_extractor(
     if "+" not in name and set(streams) <= set(STREAMS):
         name = with_streams(name, streams)
     if bundle.extractor_weights is not None and weights is None:
-        changes = Changes(fps=rate, precision=precision, **sampling)
+        changes = Changes(fps=rate, precision=pick_precision(precision, device), **sampling)
         extractor = build(name, bundle.extractor_weights, device=device, changes=changes)
         return LoadedExtractor(extractor, f"bundle:{bundle.name}", digest(bundle.extractor_weights))
     given = weights or bundle.extractor_checkpoint
     return load_extractor(name, given, device=device, fps=rate, precision=precision, **sampling)
+
+
+def pick_precision(name: str, device: str) -> str:
+    """`auto` becomes bf16 on a GPU that computes in it, else float32. Raises InputError for an unknown name."""
+    if name not in ("auto", *PRECISIONS):
+        near = difflib.get_close_matches(name, PRECISIONS, n=1, cutoff=0.4) or [", ".join(["auto", *PRECISIONS])]
+        raise InputError(f"--precision {name}: no such precision; did you mean {near[0]}?")
+    if name != "auto":
+        return name
+    import torch
+
+    return "bf16" if device.startswith("cuda") and torch.cuda.is_bf16_supported() else "float32"
 
 
 def digest(state: "Mapping[str, Tensor]") -> str:

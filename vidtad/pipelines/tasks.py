@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidtad.checkpoints import resolve_model
 from vidtad.errors import InputError
+from vidtad.extractors import with_streams
 from vidtad.pipelines.engines import ReportProgress, Work
 from vidtad.pipelines.extraction import Decoding, Extracted, extract_file, load_extractor
 from vidtad.pipelines.people_timelines import worker_for
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExtractTask:
-    """Videos to feature files in `out`; the other fields are those of `load_extractor` and `extract_file`."""
+    """Videos to feature files in `out`; the other fields are those of `load_extractor` and `extract_file`.
+
+    `stream`: "rgb", "flow" or both joined by a comma, of the extractor's family; None takes `extractor` as named.
+    """
 
     out: Path
     extractor: str
@@ -30,16 +34,22 @@ class ExtractTask:
     decoding: Decoding = field(default_factory=Decoding)
     batch: int = 8
     overwrite: bool = False
+    stream: str | None = None
+    flow: str | None = None
+    keep_flow: Path | None = None
+    precision: str = "auto"
 
     def __call__(self, device: str) -> Work:
         """The work on one device: path -> what `--json` says of it; the values are on disk."""
         loaded = load_extractor(
-            self.extractor,
+            self.extractor if self.stream is None else with_streams(self.extractor, self.stream.split(",")),
             self.weights,
             device=device,
             window=self.window,
             stride=self.stride,
             fps=self.fps,
+            flow=self.flow,
+            precision=self.precision,
         )
 
         def work(path: Path, progress: ReportProgress) -> dict[str, Any]:
@@ -51,6 +61,7 @@ class ExtractTask:
                 batch=self.batch,
                 overwrite=self.overwrite,
                 progress=progress,
+                keep_flow=self.keep_flow,
             )
             return summary(path, result)
 

@@ -129,7 +129,7 @@ def check_fits(features: Features, bundle: Bundle, where: str) -> None:
         return
     if provenance.channels != bundle.channels:
         raise InputError(f"{where}: channel order is {_channels(provenance.channels)} but {wants}; {remedy}")
-    if provenance.extractor.partition("/")[0] != bundle.extractor.partition("/")[0]:
+    if _families(provenance.extractor) != _families(bundle.extractor):
         raise InputError(f"{where}: made by {provenance.extractor} but {wants}; {remedy}")
     sampling = (bundle.sampling["window"], bundle.sampling["stride"])
     if (grid.span, grid.stride) != sampling:
@@ -137,6 +137,11 @@ def check_fits(features: Features, bundle: Bundle, where: str) -> None:
             f"{where}: windows of {grid.span} frames every {grid.stride} but detector {bundle.name} wants "
             f"{sampling[0]} every {sampling[1]}; extract again with --window {sampling[0]} --stride {sampling[1]}"
         )
+
+
+def _families(extractor: str) -> set[str]:
+    """Networks in an extractor's name: {"i3d"} of i3d/thumos14+i3d/flow."""
+    return {part.partition("/")[0] for part in extractor.split("+")}
 
 
 def _channels(channels: tuple[tuple[str, int], ...]) -> str:

@@ -9,15 +9,14 @@ from vidtad.bundle import Bundle
 from vidtad.checkpoints import cache_dir
 from vidtad.errors import InputError
 from vidtad.features import Grid, load_features
-from vidtad.locks import claim
 from vidtad.pipelines.extraction import (
     Decoding,
     LoadedExtractor,
     Progress,
     Scratch,
     bundle_extractor,
+    claimed,
     extract_features,
-    lock_of,
     no_progress,
     provenance_of,
 )
@@ -36,6 +35,7 @@ class Job:
     decoding: Decoding = Decoding()
     batch: int = 8
     overwrite: bool = False
+    precision: str = "auto"
 
 
 class Worker:
@@ -60,7 +60,7 @@ class Worker:
         path = Path(path)
         if self.job.out is None and path.suffix.lower() == ".npy":  # nothing is written
             return self.timeline(path, progress)
-        with claim(lock_of(self.job.out or cache_dir() / "rows", path.stem), str(path)):
+        with claimed(self.job.out or cache_dir() / "rows", path):
             return self.timeline(path, progress)
 
     def timeline(self, path: Path, progress: Progress) -> Timeline:
@@ -104,7 +104,9 @@ class Worker:
         return timeline
 
     def _fitting_extractor(self) -> LoadedExtractor:
-        loaded = bundle_extractor(self.bundle, self.job.weights, device=self.device)
+        loaded = bundle_extractor(
+            self.bundle, self.job.weights, device=self.device, precision=self.job.precision
+        )
         given, wanted = (
             ", ".join(f"{name} {count}" for name, count in channels)
             for channels in (loaded.extractor.convention.channels, self.bundle.channels)
