@@ -1,0 +1,136 @@
+"""`vidtad overlay` and `vidtad clips`: a timeline back into the video."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, finish_batch, note, print_json, progress_bar
+from vidtad.cli.extract import AsJson, Quiet
+
+if TYPE_CHECKING:
+    from vidtad.timeline import Timeline
+
+Source = Annotated[Path, typer.Argument(help="A timeline, other predictions, or a folder of timelines.")]
+Videos = Annotated[
+    list[Path] | None,
+    typer.Option(help="The video, or a folder of videos. Default: where the timeline says they are."),
+]
+
+
+def overlay(
+    timeline: Source,
+    video: Videos = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="File to write (.mp4, .mov, .mkv), or a folder. Default: NAME.annotated.mp4 beside it."),
+    ] = None,
+    min_score: Annotated[float, typer.Option(help="Leave out what scores less.")] = 0.3,
+    quiet: Quiet = False,
+    json: AsJson = False,
+) -> None:
+    """Burn labels, person boxes and a strip of time into the video; its length and sound stay as they are.
+
+    Example: vidtad overlay timelines/match.json --video match.mp4 --out annotated.mp4
+    """
+    from vidtad.overlay import burn
+
+    whole, files = _located(timeline, video)
+    done: list[dict[str, object]] = []
+
+    def one(name: str) -> None:
+        target = _target(timeline, out, name, len(files))
+        with progress_bar(name, quiet=quiet or json) as progress:
+            frames = burn(whole, name, files[name], target, min_score=min_score, progress=progress)
+        done.append({"video": name, "written": str(target), "frames": frames})
+        if not json:
+            typer.echo(str(target))
+
+    failed = _each(list(files), one)
+    if json:
+        print_json({"overlays": done, "failed": failed})
+    finish_batch(len(files), failed)
+
+
+def clips(
+    timeline: Source,
+    video: Videos = None,
+    out: Annotated[Path, typer.Option(help="Folder for the clips.")] = Path("clips"),
+    min_score: Annotated[float, typer.Option(help="Leave out what scores less.")] = 0.5,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Encode anew, so that each clip ends at the very frame in any player.")
+    ] = False,
+    json: AsJson = False,
+) -> None:
+    """Cut every segment into a file of its own, without encoding anew where that is possible.
+
+    Example: vidtad clips timelines/match.json --video match.mp4 --min-score 0.5 --out clips
+    """
+    from vidtad.clips import cut
+
+    whole, files = _located(timeline, video)
+    done: list[dict[str, object]] = []
+
+    def one(name: str) -> None:
+        for clip in cut(whole, name, files[name], out, min_score=min_score, exact=exact):
+            s = clip.segment
+            entry = {"start_s": s.start_s, "end_s": s.end_s, "label": s.label, "score": s.score}
+            done.append({"video": name, "clip": str(clip.path), **entry, "copied": clip.copied})
+            if not json:
+                typer.echo(str(clip.path))
+
+    failed = _each(list(files), one)
+    if json:
+        print_json({"clips": done, "failed": failed})
+    elif not done and not failed:
+        note(f"no segment scores {min_score:g} or more: no clip was cut; try a lower --min-score")
+    finish_batch(len(files), failed)
+
+
+def _each(names: list[str], work: Callable[[str], None]) -> dict[str, str]:
+    """{video: why it failed}; a lone video raises its own error, so that its kind decides the exit code."""
+    from vidtad.errors import VidtadError
+
+    if len(names) == 1:
+        work(names[0])
+        return {}
+    failed = {}
+    for name in names:
+        try:
+            work(name)
+        except VidtadError as error:
+            failed[name] = str(error)
+            note(str(error))
+    return failed
+
+
+def _located(source: Path, video: list[Path] | None) -> tuple["Timeline", dict[str, Path]]:
+    from vidtad.errors import InputError
+    from vidtad.pipelines.passing_on import known_videos, locate, read_all
+
+    if not source.exists():
+        raise InputError(f"{source}: no such file or folder")
+    given = find_inputs(video or [], VIDEO_SUFFIXES, "video")
+    whole = read_all(source, known_videos(given) if not source.is_dir() else None)
+    files = locate(whole, given, source)
+    if not files:
+        raise InputError(f"{source}: the video of this timeline is not where it was; name it with --video")
+    for name in whole.videos.keys() - files.keys():
+        note(f"{name}: no video file found, left out; name it with --video")
+    return whole, files
+
+
+def _target(source: Path, out: Path | None, name: str, count: int) -> Path:
+    from vidtad.errors import InputError
+    from vidtad.formats.shared import file_stems
+
+    stem = file_stems([name])[name]
+    folder = source if source.is_dir() else source.parent
+    if out is None:
+        return folder / f"{stem}.annotated.mp4"
+    if not out.suffix or out.is_dir():
+        return out / f"{stem}.annotated.mp4"
+    if count > 1:
+        raise InputError(f"--out {out}: {count} videos need a folder")
+    return out
