@@ -17,6 +17,7 @@ from vidtad.cli.info import info
 from vidtad.cli.interrupts import ends_on_interrupt
 from vidtad.cli.labels import labels
 from vidtad.cli.models import models
+from vidtad.cli.overlay import clips, overlay
 from vidtad.cli.report import report
 from vidtad.cli.train import train
 from vidtad.errors import InputError, VidtadError
@@ -78,7 +79,7 @@ def root(
     """From a raw video to a timeline of what happens, when, and who does it."""
 
 
-for command in (extract, detect, train, evaluate, report, convert, demo, info):
+for command in (extract, detect, train, evaluate, report, overlay, clips, convert, demo, info):
     app.command()(command)
 app.add_typer(labels, name="labels")
 app.add_typer(models, name="models")
