@@ -138,13 +138,14 @@ def training_bar(*, quiet: bool) -> Iterator[Show]:
 
 def show(result: "Trained") -> None:
     """The scores, beside the published row where there is one, and what to do next."""
-    from vidtad.pipelines.training_report import operating_line, published_table, trust
+    from vidtad.pipelines.training_report import blind_line, operating_line, published_table, trust
 
     for part, evaluation in result.scores.items():
         for finding in evaluation.findings:
             note(f"{part}: {finding.line()}")
         show_scores(evaluation)
         typer.echo(f"{part}: {trust(evaluation)}")
+        typer.echo(f"{part}: {blind_line(evaluation, result.blind[part])}")
     if result.published is not None and result.scores:
         print_table(published_table(result.published, result.scores))
     if not result.scores:

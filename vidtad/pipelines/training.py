@@ -102,6 +102,7 @@ class Trained:
     plan: Plan
     scores: Mapping[str, Evaluation]
     operating: Operating | None
+    blind: Mapping[str, float]
     published: Published | None
 
     def to_json(self) -> dict[str, Any]:
@@ -117,6 +118,7 @@ class Trained:
             "settings": self.plan.to_json(),
             "reasons": list(self.plan.reasons),
             "scores": {part: result.to_json() for part, result in self.scores.items()},
+            "average_mAP_without_looking": dict(self.blind),
             "published": None if self.published is None else vars(self.published),
         }
 
@@ -169,6 +171,7 @@ def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
         plan=plan,
         scores=outcome.scores,
         operating=outcome.operating,
+        blind=outcome.blind,
         published=published,
     )
 
@@ -271,7 +274,7 @@ def _data(job: TrainingJob, labels: Labels, features: Mapping[str, Features], wa
         watcher.say(f"problem: {warning}")
     table = used.table
     inside = np.isin(np.array(table.videos), split.train)[table.video]
-    numbers = sorted(np.unique(table.label[inside]).tolist())
+    numbers = list(dict.fromkeys(table.label[inside].tolist()))
     if not numbers:
         raise InputError("the training videos hold no segment; label more of them or choose another --val-fraction")
     classes = tuple(table.labels[number] for number in numbers)

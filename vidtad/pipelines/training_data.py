@@ -47,7 +47,9 @@ def find_material(
     feature file without a sidecar. Raises InputError when a folder is missing or no labelled video is there.
     """
     found_videos, unused = _assign(labels, _files(videos, VIDEO_SUFFIXES, "video"))
-    found_features, loose = _assign(labels, _files(features, frozenset({".npy"}), "feature file"))
+    found_features, loose = _assign(
+        labels, _files(features, frozenset({".npy"}), "feature file", needed=videos is None)
+    )
     durations: dict[str, Duration] = {}
     broken: dict[str, str] = {}
     for name in labels.videos:
@@ -76,9 +78,11 @@ def _raise_none(
     raise InputError(f"{place}: holds no labelled video: the labels name {labels.videos[0]!r}{example}")
 
 
-def _files(folder: Path | None, suffixes: Collection[str], what: str) -> dict[str, list[Path]]:
-    """Files by name; several where subfolders repeat one."""
-    if folder is None:
+def _files(
+    folder: Path | None, suffixes: Collection[str], what: str, needed: bool = True
+) -> dict[str, list[Path]]:
+    """Files by name; several where subfolders repeat one. A folder that is not `needed` may be missing or empty."""
+    if folder is None or not (needed or folder.is_dir()):
         return {}
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -87,7 +91,7 @@ def _files(folder: Path | None, suffixes: Collection[str], what: str) -> dict[st
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.suffix.lower() in suffixes and not hidden and path.is_file():
             found.setdefault(path.stem, []).append(path)
-    if not found:
+    if needed and not found:
         raise InputError(f"{folder}: no {what} in this folder")
     return found
 
@@ -164,10 +168,16 @@ def _extract(video: Path, extraction: Extraction) -> Path:
     settings = {"decoding": extraction.decoding, "batch": extraction.batch}
     try:
         return extract_file(video, extraction.loaded, extraction.folder, **settings).path  # type: ignore[arg-type]
-    except InputError:
-        # In a folder of our own an old file is one of a video that has changed since.
-        if not extraction.own or not (extraction.folder / f"{video.stem}.npy").exists():
+    except InputError as error:
+        target = extraction.folder / f"{video.stem}.npy"
+        if not target.exists():
             raise
+        # In a folder of our own an old file is one of a video that has changed since.
+        if not extraction.own:
+            raise InputError(
+                f"{target}: made from another video, by another extractor or with other settings; "
+                "give another --features folder, or remove the file"
+            ) from error
         return extract_file(video, extraction.loaded, extraction.folder, overwrite=True, **settings).path  # type: ignore[arg-type]
 
 
@@ -218,6 +228,8 @@ def split_videos(labels: Labels, val_fraction: float | None = None, seed: int = 
         how = "the validation subset is trained on, as there is no training subset"
     else:
         how = f"subsets of the file: {len(train)} training, {len(validation)} validation videos"
+    if not train:
+        raise InputError("no video is left to train on: the labels put all of them into a test subset")
     if val_fraction is not None and validation:
         train, validation = [*train, *validation], []
     if not validation and val_fraction != 0:
@@ -232,8 +244,6 @@ def split_videos(labels: Labels, val_fraction: float | None = None, seed: int = 
                 f"no video can be held out for validation: every one of the {len(units)} holds the only segments of a "
                 "class; label more videos, or pass --val-fraction 0 to train without a score"
             )
-    if not train:
-        raise InputError("no video is left to train on: the labels put all of them into a test subset")
     place = {name: number for number, name in enumerate(table.videos)}
     parts_of = dict(zip(table.videos, labels.groups, strict=True))
     return Split(

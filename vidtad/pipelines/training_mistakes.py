@@ -1,5 +1,6 @@
 """What a trained detector gets wrong on its validation videos, and the score from which segments are worth showing."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,6 +68,33 @@ def best_operating_point(truth: Annotations, predictions: Predictions, protocol:
     score = np.floor(float(scores[by_score[best]]) * 1000) / 1000
     return Operating(
         float(score), float(f1[best]), float(hits[best] / shown[best]), float(hits[best] / len(aligned.gt_class))
+    )
+
+
+def blind_predictions(truth: Annotations, train: Collection[str], names: Collection[str]) -> Predictions:
+    """What a detector would say that never looks: where actions lie in the training videos, said of every video.
+
+    Every training segment, as a share of its video, is proposed for each video of `names`; its score is how often
+    its class occurs in a training video times its mean tIoU with the others of its class (itself included). Equal
+    ones are proposed once. `truth.duration` must be known.
+    """
+    lengths = dict(zip(truth.videos, truth.duration.tolist(), strict=True))
+    rows = np.flatnonzero(np.isin(np.array(truth.videos), list(train))[truth.video])
+    whole = truth.duration[truth.video[rows]]
+    start, end, label = truth.start[rows] / whole, truth.end[rows] / whole, truth.label[rows]
+    found = []
+    for number in np.unique(label).tolist():
+        own = label == number
+        s, e = start[own], end[own]
+        overlap = temporal_iou(s[:, None], e[:, None], s[None], e[None])
+        score = min(1.0, own.sum() / len(train)) * overlap.mean(1)
+        left = np.ones(len(s), bool)
+        for best in np.argsort(-score, kind="stable").tolist():
+            if left[best]:
+                left &= overlap[best] < TIOU
+                found.append((truth.labels[number], s[best], e[best], float(score[best])))
+    return Predictions.from_rows(
+        (name, text, s * lengths[name], e * lengths[name], score) for name in names for text, s, e, score in found
     )
 
 

@@ -40,6 +40,7 @@ class Outcome:
     truth: Annotations | None = None
     predictions: Predictions | None = None
     operating: Operating | None = None
+    blind: Mapping[str, float] = field(default_factory=dict)
     records: Sequence[Mapping[str, Any]] = ()
     videos: Mapping[str, Path] = field(default_factory=dict)
 
@@ -51,6 +52,7 @@ def report_html(outcome: Outcome, published: Published | None = None) -> str:
     for part, heading in PARTS.items():
         if part in outcome.scores:
             parts += [f"<h2>{heading}</h2>", _table(score_table(outcome.scores[part]))]
+            parts.append(_list([blind_line(outcome.scores[part], outcome.blind[part])]))
     if published is not None:
         parts.append(_table(published_table(published, outcome.scores)))
     parts += ["<h2>Training</h2>", _curves(outcome.records)]
@@ -107,6 +109,12 @@ def trust(result: Evaluation) -> str:
     """How far a score on so few instances can be trusted, in words."""
     amount = f"{result.instances} segments in {result.videos} videos"
     return f"on {amount} only: another split may differ much" if result.instances < 100 else f"on {amount}"
+
+
+def blind_line(result: Evaluation, blind: float) -> str:
+    """How much of the score needs no look at the video."""
+    line = f"a detector that never looks, and says where actions lay in training, scores {100 * blind:.1f} %"
+    return line if result.average_mAP > blind else f"{line}: this one is no better"
 
 
 def operating_line(point: Operating) -> str:

@@ -15,7 +15,7 @@ from vidtad.formats.tables import Annotations, Predictions
 from vidtad.labels import Check, Labels
 from vidtad.pipelines.temporal import detect_features, load_detector
 from vidtad.pipelines.training_data import Split
-from vidtad.pipelines.training_mistakes import best_operating_point
+from vidtad.pipelines.training_mistakes import best_operating_point, blind_predictions
 from vidtad.pipelines.training_report import Outcome
 from vidtad.pipelines.training_settings import Facts, Plan
 from vidtad.train_react import TrainingVideo
@@ -76,6 +76,12 @@ class Scorer:
         predictions = Predictions.from_rows(rows)
         return evaluate(self.data.truth(names), predictions, self.protocol), predictions
 
+    def blind(self, names: tuple[str, ...]) -> float:
+        """Average mAP of a detector that never looks at a video."""
+        table = replace(self.data.labels.table, subset=())
+        found = blind_predictions(table, self.data.split.train, names)
+        return evaluate(self.data.truth(names), found, self.protocol).average_mAP
+
 
 def final_outcome(bundle: Bundle, data: Data, plan: Plan, scorer: Scorer, check: Check) -> Outcome:
     """The bundle with its scores and the display score chosen on validation, and what the report shows."""
@@ -91,6 +97,9 @@ def final_outcome(bundle: Bundle, data: Data, plan: Plan, scorer: Scorer, check:
         scores["test"], _ = scorer.score(bundle, data.split.test)
     kept = ("protocol", "average_mAP", "mAP", "tiou_thresholds", "videos", "instances", "ap")
     recorded = {part: {key: result.to_json()[key] for key in kept} for part, result in scores.items()}
+    blind = {part: scorer.blind(getattr(data.split, part)) for part in scores}
+    for part, score in blind.items():
+        recorded[part]["average_mAP_without_looking"] = score
     return Outcome(
         bundle=replace(bundle, decoding=decoding, scores=recorded),
         split=data.split,
@@ -101,4 +110,5 @@ def final_outcome(bundle: Bundle, data: Data, plan: Plan, scorer: Scorer, check:
         truth=truth,
         predictions=predictions,
         operating=operating,
+        blind=blind,
     )

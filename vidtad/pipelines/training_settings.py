@@ -14,6 +14,7 @@ import torch
 from vidtad.errors import InputError
 from vidtad.models import react
 from vidtad.models.react import ReAct, ReActConfig
+from vidtad.pipelines.training_augment import spliced
 from vidtad.train import Head, Schedule
 from vidtad.train_react import ReActHead, ReActWindows, TrainingVideo
 from vidtad.windows import react_windows
@@ -91,12 +92,12 @@ class ReActRecipe:
     The rule, for n training segments with lengths in rows:
     - window: at least 8 median lengths and 1.5 times the 95th percentile, rounded up to 16; between 32 and 256
       rows unless that percentile asks for more, and never above the longest video;
-    - step between training windows: a quarter of one (published) where that gives 200 of them, else an eighth;
+    - below 400 windows, sequences of that length joined anew from pieces of the videos, cut where nothing
+      happens, make up the number: without them a small set is learnt by heart;
     - queries: twice the most segments that begin within a window, between 10 and 100;
     - width: 64 below 200 segments, 128 below 3000, 256 (published) from there, with 4, 8 and 8 attention heads;
     - decoder layers: 3, and 4 (published) at width 256;
-    - batch: 16 (published), or a quarter of the windows where there are fewer than 64;
-    - epochs: as many as give 2400 batches, between 20 and 400; a tenth of them contrastive;
+    - batches of 16 (published); as many epochs as give 1200 of them, and at least 20; a tenth are contrastive;
     - learning rate 4e-4 with cosine decay, gradient norm at most 1, moving average of the weights.
     """
 
@@ -109,13 +110,13 @@ class ReActRecipe:
             0.552,
         )
     }
-    BATCHES = 2400
+    WINDOWS, BATCHES, BATCH = 400, 1200, 16
 
     def plan(self, facts: Facts, preset: str | None) -> Plan:
         """The released settings of `preset`, or the rule above."""
         if preset == "thumos14":
             config = replace(react.THUMOS14, in_channels=facts.channels, classes=facts.classes)
-            options = {"batch": 16, "contrastive_epochs": 6, "rescale_anchor": False, "stride": 0.25}
+            options = {"batch": 16, "contrastive_epochs": 6, "rescale_anchor": False, "spliced": 0}
             return Plan(config, Schedule(), options, {}, ("settings of the released THUMOS14 model",))
         return self.scaled(facts)
 
@@ -126,21 +127,18 @@ class ReActRecipe:
         needed = _up(1.5 * long, 16)
         clip_len = max(32, needed, min(_up(8 * median, 16), 256))
         clip_len = max(32, min(clip_len, _up(float(facts.rows.max()), 16)))
-        quarters = sum(len(react_windows(int(n), clip_len, 0.25)) for n in facts.rows)
-        stride = 0.25 if quarters >= 200 else 0.125
-        windows = sum(len(react_windows(int(n), clip_len, stride)) for n in facts.rows)
+        windows = sum(len(react_windows(int(n), clip_len, 0.25)) for n in facts.rows)
+        made = max(0, self.WINDOWS - windows)
         together = facts.most_within(clip_len)
         queries = min(max(_up(2 * together, 5), 10), 100)
         width = 64 if count < 200 else 128 if count < 3000 else 256
-        batch = 16 if windows >= 64 else max(2, windows // 4)
-        steps = -(-windows // batch)
-        epochs = min(max(round(self.BATCHES / steps), 20), 400)
+        steps = -(-(windows + made) // self.BATCH)
+        epochs = max(round(self.BATCHES / steps), 20)
         config = ReActConfig(
             in_channels=facts.channels, classes=facts.classes, width=width, heads=4 if width == 64 else 8,
             decoder_layers=4 if width == 256 else 3, feed_forward=4 * width, queries=queries, clip_len=clip_len,
         )  # fmt: skip
-        ema = round(min(0.995, 1 - 5 / max(epochs * steps, 10)), 4)
-        schedule = Schedule(epochs=epochs, lr=4e-4, decay="cosine", clip_norm=1.0, ema=ema)
+        schedule = Schedule(epochs=epochs, lr=4e-4, decay="cosine", clip_norm=1.0, ema=0.99)
         seconds = clip_len * facts.step_s
         beyond = int((facts.actions > clip_len).sum())
         cut = f"; {beyond} segments are longer and cannot be found whole" if beyond else ""
@@ -149,17 +147,16 @@ class ReActRecipe:
             f"{long * facts.step_s:.1f} s (95 %){cut}",
             f"{queries} queries for at most {together} actions that begin within a window",
             f"width {width} for {count} training segments",
-            f"{epochs} epochs of {steps} batches of {batch} windows ({windows} windows)",
+            f"{windows} windows{f' and {made} joined anew from pieces of the videos' if made else ''}",
         )
-        options = {"batch": batch, "contrastive_epochs": None, "rescale_anchor": True, "stride": stride}
+        options = {"batch": self.BATCH, "contrastive_epochs": None, "rescale_anchor": True, "spliced": made}
         return Plan(config, schedule, options, {}, reasons)
 
     def head(self, plan: Plan, videos: Sequence[TrainingVideo]) -> Head:
         """ReAct over windows of `videos`; the contrastive phase is a tenth of the epochs unless the plan says."""
         config, options = plan.config, plan.options
-        data = ReActWindows(
-            videos, config.clip_len, options["stride"], rescale_anchor=options["rescale_anchor"]
-        )
+        everything = [*videos, *spliced(videos, options["spliced"], config.clip_len)]
+        data = ReActWindows(everything, config.clip_len, rescale_anchor=options["rescale_anchor"])
         contrastive = options["contrastive_epochs"]
         contrastive = plan.schedule.epochs // 10 if contrastive is None else contrastive
         head = ReActHead(ReAct(config), data, batch_size=options["batch"], contrastive_epochs=contrastive)
@@ -191,7 +188,8 @@ def planned(recipe: Recipe, facts: Facts, preset: str | None, epochs: int | None
         options = dict(plan.options)
         if options.get("contrastive_epochs"):
             options["contrastive_epochs"] = min(round(options["contrastive_epochs"] * scale), epochs - 1)
-        plan = replace(plan, options=options, reasons=(*plan.reasons, f"{epochs} epochs, as asked"))
+        plan = replace(plan, options=options)
     if torch.device(device).type == "cuda" and preset is None:
         schedule = replace(schedule, precision="bfloat16")
-    return replace(plan, schedule=schedule)
+    how = f"{schedule.epochs} epochs{', as asked' if epochs is not None else ''}, learning rate {schedule.lr:g}"
+    return replace(plan, schedule=schedule, reasons=(*plan.reasons, how))
