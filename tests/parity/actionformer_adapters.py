@@ -352,8 +352,8 @@ def training(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarr
     outputs["valid"] = np.concatenate([~mask[:, ::stride].numpy() for stride in config.strides], axis=1)
     outputs["positive"] = outputs["valid"] & hot.any(-1)
     rows = []
-    settings = {"label_smoothing": (0, 0.2), "loss_weight": (-1,), "center_sample": ("none",), "init_loss_norm": (2000,)}
-    for changes in ({}, *({key: value} for key, values in settings.items() for value in values)):
+    settings = [{"label_smoothing": 0}, {"label_smoothing": 0.2}, {"loss_weight": -1}]
+    for changes in ({}, *settings, {"center_sample": "none"}, {"init_loss_norm": 2000}):
         head = fixed(manifest, io, features, mask, loss_config({**train, **changes}))
         with torch.no_grad():
             head.loss(head.held, Position(0, 0, 0))
