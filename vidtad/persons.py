@@ -239,7 +239,7 @@ class Tracker:
             passed = time_s - track.time_s
             track.velocity = (boxes[row] - track.box) / passed
             track.box, track.time_s = boxes[row], time_s
-        for row in np.flatnonzero(ids < 0):
+        for row in np.flatnonzero(ids < 0).tolist():
             ids[row] = self._count
             self._tracks.append(_Track(self._count, time_s, boxes[row], np.zeros(4)))
             self._count += 1

@@ -35,7 +35,9 @@ class Position(NamedTuple):
 class Head(Protocol):
     """What the loop needs of a detector head."""
 
-    network: nn.Module
+    @property
+    def network(self) -> nn.Module:
+        """What learns."""
 
     def identity(self) -> Any:
         """Plain JSON values: what decides the loss curve besides schedule, seed and network (data, losses)."""

@@ -20,8 +20,13 @@ class NumberedFrame(Protocol):
     Frames that repeat one decoded picture carry the same `picture` object.
     """
 
-    index: int
-    picture: Any
+    @property
+    def index(self) -> int:
+        """Its number from 0."""
+
+    @property
+    def picture(self) -> Any:
+        """What was decoded."""
 
     def rgb(self) -> np.ndarray:
         """(H, W, 3) uint8."""

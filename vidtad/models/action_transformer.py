@@ -9,7 +9,7 @@ one for each first-layer head, reduce to 384 channels. One output more for backg
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -184,6 +184,8 @@ class Unit(nn.Module):
 class TransformerHead(nn.Module):
     """Units in layers; the heads of a layer are concatenated into the next layer's query."""
 
+    layers: Any
+
     def __init__(self, config: ActionTransformerConfig):
         super().__init__()
         channels = config.channels + 2 * config.embedding
@@ -228,7 +230,9 @@ class I3dHead(nn.Module):
 
     def forward(self, regions: Tensor) -> Tensor:
         """regions (n, C, T, 7, 7) -> (n, width)."""
-        return self.Mixed_5c(self.Mixed_5b(self.MaxPool3d_5a_2x2(regions))).mean(dim=(2, 3, 4))
+        for layer in (self.MaxPool3d_5a_2x2, self.get_submodule("Mixed_5b"), self.get_submodule("Mixed_5c")):
+            regions = layer(regions)
+        return regions.mean(dim=(2, 3, 4))
 
 
 class ActionTransformer(nn.Module):
@@ -240,7 +244,7 @@ class ActionTransformer(nn.Module):
         self.embedding = LocationEmbedding(config.embedding)
         self.tx = TransformerHead(config)
         self.i3d: I3dHead | None = I3dHead(config) if config.i3d_head else None
-        self.rpn: nn.Module | None = None
+        self.rpn: Any = None
         if config.proposals:
             from vidtad.models.proposals import ProposalNetwork
 

@@ -37,6 +37,9 @@ class PersonNetwork(nn.Module):
     stays what the network would fill.
     """
 
+    trunk: Any
+    head: Any
+
     def __init__(self, trunk: nn.Module, head: nn.Module, bank: AcarHead | None = None):
         super().__init__()
         self.trunk, self.head, self.bank = trunk, head, bank

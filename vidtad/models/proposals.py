@@ -20,6 +20,7 @@ class _Head(nn.Module):
         self.offsets = nn.Conv2d(width, 4 * anchors, 1)
         for layer in (self.conv, self.objectness, self.offsets):
             nn.init.normal_(layer.weight, std=0.01)
+            assert layer.bias is not None
             nn.init.zeros_(layer.bias)
 
     def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
