@@ -23,6 +23,10 @@ def evaluate(
         list[float] | None, typer.Option(help="tIoU threshold; repeat it. Default: the protocol's.")
     ] = None,
     ties: Annotated[str | None, typer.Option(help="Of equal scores first: later_first or earlier_first.")] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(help="Another of the protocol's rules, as NAME=VALUE (zero_union=miss); repeat it."),
+    ] = None,
     blocked: Annotated[
         Path | None, typer.Option(help="Videos to leave out: a JSON list; for AVA its exclusions file.")
     ] = None,
@@ -30,7 +34,7 @@ def evaluate(
     diagnose: Annotated[bool, typer.Option("--diagnose", help="Error breakdown, sensitivity, confusions.")] = False,
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamplings for 95 % confidence intervals.")] = 0,
     against: Annotated[Path | None, typer.Option(help="Second predictions to compare with, paired.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the resampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
     figures: Annotated[Path | None, typer.Option(help="Folder for figures, PNG and SVG (needs matplotlib).")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Fail on anything odd in the files.")] = False,
     json: AsJson = False,
@@ -40,6 +44,7 @@ def evaluate(
     Example: vidtad evaluate gt.json timelines/ --protocol thumos14 --diagnose
     """
     from vidtad.evaluation import Extras, evaluate_files
+    from vidtad.evaluation.protocols import parse_rules
 
     evaluation = evaluate_files(
         truth,
@@ -50,8 +55,7 @@ def evaluate(
         label_map=label_map,
         strict=strict,
         extras=Extras(diagnose=diagnose, bootstrap=bootstrap, against=against, seed=seed),
-        tiou=tiou or None,
-        ties=ties,
+        **parse_rules(rule or ()) | {"tiou": tiou or None} | ({"ties": ties} if ties else {}),
     )
     for finding in evaluation.findings:
         note(finding.line())

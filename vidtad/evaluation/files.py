@@ -68,6 +68,8 @@ def evaluate_files(
         asked = changed(preset or protocol_named("ava"), rules)
         result = _evaluate_boxes(truth, predictions, asked, blocked, label_map, extras)
     else:
+        if label_map is not None:
+            raise InputError(f"{label_map}: a label map is for ground truth of boxes (AVA), which {truth} is not")
         annotations, predicted = read_annotations(truth), read_predictions(predictions)
         asked = changed(preset or detect_protocol(annotations), rules)
         gone = blocked_ids(blocked)

@@ -35,11 +35,12 @@ def temporal_iou(
     The operation order is the one of ActivityNet's evaluator, so that an overlap that lands on a threshold
     does so here too. guard: lower bound of the union (OpenTAD takes 1e-8); without it 0/0 gives NaN.
     """
-    inter = np.maximum(0.0, np.minimum(other_end, end) - np.maximum(other_start, start))
-    union = (end - start) + (other_end - other_start) - inter
-    if guard:
-        union = np.maximum(union, guard)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    # Lengths beyond the largest float are infinite, and such a segment overlaps nothing.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        inter = np.maximum(0.0, np.minimum(other_end, end) - np.maximum(other_start, start))
+        union = (end - start) + (other_end - other_start) - inter
+        if guard:
+            union = np.maximum(union, guard)
         return inter / union
 
 

@@ -36,7 +36,8 @@ def bootstrap(aligned: Aligned, samples: int, seed: int = 0) -> dict[str, Any]:
     """95 % intervals of average mAP and of mAP at each threshold, videos of the subset drawn with
     replacement.
 
-    Predictions in videos outside the subset stay in every sample. Raises InputError for fewer than 2 samples.
+    Predictions in videos outside the subset stay in every sample. Raises InputError for fewer than 2 samples or
+    a negative seed.
     """
     matching = match(aligned, find_pairs(aligned))
     drawn = resampled_map(aligned, matching, draw(aligned, samples, seed))
@@ -54,6 +55,8 @@ def draw(aligned: Aligned, samples: int, seed: int) -> np.ndarray:
     """How often each video of the subset is drawn: float64 (samples, videos of the subset)."""
     if samples < 2:
         raise InputError(f"bootstrap: at least 2 samples are needed, not {samples}")
+    if seed < 0:
+        raise InputError(f"bootstrap: a seed is 0 or above, not {seed}")
     return (
         np.random.default_rng(seed)
         .multinomial(aligned.subset_videos, np.full(aligned.subset_videos, 1 / aligned.subset_videos), size=samples)

@@ -6,6 +6,7 @@ field. Sources: activitynet/ActivityNet `eval_detection.py`, ActionFormer `libs/
 """
 
 import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -106,9 +107,25 @@ def protocol_named(name: str) -> Protocol:
     """The preset of this name. Raises InputError, with the near names, when there is none."""
     if name in PROTOCOLS:
         return PROTOCOLS[name]
-    near = difflib.get_close_matches(name.lower(), PROTOCOLS, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PROTOCOLS)}"
-    raise InputError(f"protocol {name!r} is not known; {hint}")
+    raise InputError(f"protocol {name!r} is not known; {_nearest(name, PROTOCOLS)}")
+
+
+def parse_rules(texts: Sequence[str]) -> dict[str, str]:
+    """Rules that choose between named behaviours, from `NAME=VALUE` texts. Raises InputError with the near names."""
+    rules = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if name not in CHOICES:
+            raise InputError(f"rule {text!r}: {name!r} is not known; {_nearest(name, CHOICES)}")
+        if value not in CHOICES[name]:
+            raise InputError(f"rule {text!r}: {name} is one of {', '.join(CHOICES[name])}")
+        rules[name] = value
+    return rules
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(known)}"
 
 
 def grid_text(tiou: tuple[float, ...]) -> str:

@@ -30,8 +30,7 @@ def is_annotations(document: Any) -> bool:
         return False
     if not table and "database" in document:
         return True
-    first = next(iter(table.values()), None)
-    return isinstance(first, dict) and isinstance(first.get("annotations"), list)
+    return any(isinstance(video, dict) and isinstance(video.get("annotations"), list) for video in table.values())
 
 
 def is_predictions(document: Any) -> bool:

@@ -76,7 +76,7 @@ def numbers(values: Sequence[Any]) -> np.ndarray:
         column = np.asarray(values, np.float64)
         if column.ndim == 1:
             return column
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     return np.array([_number(value) for value in values], np.float64)
 

@@ -160,6 +160,9 @@ def _nothing(reason: str) -> Predictions:
 
 
 def _head(path: Path) -> bytes:
+    # A pipe can be read once only, and one without a writer waits for ever.
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise InputError(f"{path}: is a pipe or device, not a file; save its content to a file first")
     try:
         with open(path, "rb") as file:
             return file.read(512)
