@@ -27,7 +27,15 @@ Task = Callable[[str], Work]
 """Makes the work on a device ("cpu", "cuda:1"): loads models once, then turns paths into values. Can be pickled."""
 
 PROGRESS_EVERY_S = 0.2
-NO_MORE_ROOM = {errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", errno.ENOSPC)}
+UNWRITABLE = {
+    errno.ENOSPC,
+    getattr(errno, "EDQUOT", errno.ENOSPC),
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+}
+"""Reasons for a failed write that the next item meets too."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +59,7 @@ class Setup:
 class Record:
     """What became of one item. `status` is done, failed or busy (another process has it: try later).
 
-    `misuse`: the item itself is at fault. `fatal`: the next ones would fail alike (full disk).
+    `misuse`: the item itself is at fault. `fatal`: the next ones would fail alike (a full disk).
     """
 
     path: Path
@@ -102,7 +110,7 @@ def attempt(work: Work, path: Path, progress: ReportProgress) -> Record:
             error=" ".join(sentence.split()),
             seconds=time.monotonic() - begun,
             misuse=isinstance(error, InputError),
-            fatal=_no_more_room(error),
+            fatal=_unwritable(error),
         )
 
     try:
@@ -120,9 +128,11 @@ def attempt(work: Work, path: Path, progress: ReportProgress) -> Record:
         return failed(f"{path}: internal error ({name}: {error}); set VIDTAD_TRACEBACK=1 to see where", error)
 
 
-def _no_more_room(error: BaseException | None) -> bool:
+def _unwritable(error: BaseException | None) -> bool:
+    if isinstance(error, InputError):  # reading failed
+        return False
     while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_MORE_ROOM:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
             return True
         error = error.__cause__
     return False

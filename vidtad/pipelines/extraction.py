@@ -4,8 +4,8 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -86,13 +86,22 @@ def extract_file(
     """
     path, out = Path(path), Path(out)
     flow_folder = None if keep_flow is None else Path(keep_flow) / path.stem
-    with claim(lock_of(out, path.stem), str(path)), keeping_flow(loaded, flow_folder):
+    with claimed(out, path), keeping_flow(loaded, flow_folder):
         return _extract_claimed(path, loaded, out, decoding, batch, overwrite, progress)
 
 
-def lock_of(folder: Path, video_id: str) -> Path:
-    """The lock file of whoever writes about this video in this folder."""
-    return Path(folder) / f".{video_id}.lock"
+@contextmanager
+def claimed(folder: Path, path: Path) -> Iterator[None]:
+    """While the block runs, this process alone writes about the video `path` in `folder`. Raises Busy, RunError.
+
+    What a killed process left half-written there is removed.
+    """
+    with claim(Path(folder) / f".{path.stem}.lock", str(path)):
+        left = re.compile(rf"\.{re.escape(path.stem)}\.(npy|json|csv|ava\.csv)\.[^.]+\.tmp")
+        for temporary in [found for found in Path(folder).iterdir() if left.fullmatch(found.name)]:
+            with suppress(OSError):
+                temporary.unlink()
+        yield
 
 
 def _extract_claimed(

@@ -86,6 +86,8 @@ class RayActors:
     def _result(self, ref: Any, worker: int, what: str) -> Event | None:
         try:
             result = self.ray.get(ref)
+        except self.ray.exceptions.RayTaskError as error:  # raised by our code, not by a death
+            raise RunError(f"a Ray worker failed ({str(error.cause)[:300]})") from error
         except self.ray.exceptions.RayError as error:
             self._forget(worker)
             return Event(worker, "died", _reason(error))
