@@ -131,7 +131,7 @@ def run_batch(
                 raise (InputError if record.misuse else RunError)(record.error)
             failed[str(record.path)] = record.error
             misuse += record.misuse
-            note(record.error)
+            note(record.error if str(record.path) in record.error else f"{record.path}: {record.error}")
     if paths and misuse == len(paths):
         raise InputError(f"none of the {len(paths)} inputs could be used; each reason is given above")
     return {str(path): failed[str(path)] for path in paths if str(path) in failed}

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from vidtad.errors import RunError
 from vidtad.extractors.base import ClipConvention, Extractor, TimedFrame, Wanted
 
 T = TypeVar("T")
@@ -43,6 +45,7 @@ class Rows:
     times_s: np.ndarray
     frames_read: int
     padded: int
+    batch: int
 
 
 def wanted_frames(convention: ClipConvention, skip: int = 0) -> Wanted:
@@ -130,7 +133,8 @@ def feature_rows(
 ) -> Iterator[Rows]:
     """Feature rows from row `skip` on, up to `batch` at a time; decoding runs in a thread beside the network.
 
-    On a GPU the next batch is queued before the rows of the last one are fetched. Raises what the frame source raises.
+    On a GPU the next batch is queued before the rows of the last one are fetched. Batches are halved, from then on,
+    when the device runs out of memory. Raises what the frame source raises, RunError when one window is too much.
     """
     counted = _Counted(frames)
     wanted = wanted_frames(extractor.convention, skip)
@@ -138,12 +142,54 @@ def feature_rows(
     windows = prefetch(clips(source, extractor.convention, extractor.prepare, fps=fps, skip=skip), depth=2 * batch)
     running: deque[tuple[Tensor, list[Clip]]] = deque()
     ahead = 0 if extractor.device.type == "cpu" else 1
+    fitting = _Fitting(extractor, batch)
     for chosen in _batches(windows, batch):
-        running.append((_start(chosen, extractor), chosen))
-        if len(running) > ahead:
-            yield _finish(*running.popleft(), counted.seen)
+        for started in fitting.start(chosen):
+            running.append(started)
+            if len(running) > ahead:
+                yield _finish(*running.popleft(), counted.seen, fitting.size)
     while running:
-        yield _finish(*running.popleft(), counted.seen)
+        yield _finish(*running.popleft(), counted.seen, fitting.size)
+
+
+class _Fitting:
+    """Starts batches in parts of at most `size`, which is halved whenever the device runs out of memory."""
+
+    def __init__(self, extractor: Extractor, size: int):
+        self.extractor, self.size = extractor, size
+
+    def start(self, chosen: list[Clip]) -> Iterator[tuple[Tensor, list[Clip]]]:
+        at = 0
+        while at < len(chosen):
+            part = chosen[at : at + self.size]
+            values = self._try(part)
+            if values is not None:
+                yield values, part
+                at += len(part)
+            elif len(part) > 1:
+                self.size = len(part) // 2
+            else:
+                raise RunError(
+                    f"out of memory on {self.extractor.device} with a single window of {self.extractor.name}; "
+                    "free memory there or pass --device cpu"
+                )
+
+    def _try(self, part: list[Clip]) -> Tensor | None:
+        try:
+            return _start(part, self.extractor)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        # Only now, with the error, are the tensors of the failed attempt gone.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch says that a device's memory did not suffice (each kind of device says it in its own way)."""
+    words = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate")
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
@@ -164,9 +210,9 @@ def _start(chosen: list[Clip], extractor: Extractor) -> Tensor:
     return extractor.rows(np.stack(list(pictures.values())), index)
 
 
-def _finish(values: Tensor, chosen: list[Clip], frames_read: int) -> Rows:
+def _finish(values: Tensor, chosen: list[Clip], frames_read: int, batch: int) -> Rows:
     times_s = np.array([clip.centre_s for clip in chosen])
-    return Rows(values.cpu().numpy(), times_s, frames_read, padded=max(clip.padded for clip in chosen))
+    return Rows(values.cpu().numpy(), times_s, frames_read, max(clip.padded for clip in chosen), batch)
 
 
 class _Counted:

@@ -224,20 +224,22 @@ def extract_features(
 ) -> Features:
     """Feature rows of a video; `scratch` holds those of an earlier, interrupted run and receives the new ones."""
     extractor, convention = loaded.extractor, loaded.extractor.convention
-    padded = 0
+    padded, fitting = 0, batch
     with open_video(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict) as video:
         fps = convention.fps or video.info.fps
         frames = video if convention.fps is None else resample(video, convention.fps)
         total = expected_frames(video.info, fps)
         for rows in feature_rows(frames, extractor, fps=float(fps), batch=batch, skip=scratch.rows()):
             scratch.append(rows.times_s, rows.values)
-            padded = max(padded, rows.padded)
+            padded, fitting = max(padded, rows.padded), rows.batch
             progress(rows.frames_read, total)
         info, warnings = video.final_info, video.report.warnings
     if not scratch.rows():
         raise InputError(f"{path}: no frame could be decoded; the file is damaged or not a video")
     if padded:
         warnings = (*warnings, f"{path}: shorter than one window: its last frame was repeated {padded} times")
+    if fitting < batch:
+        warnings = (*warnings, f"{path}: memory ran out with batches of {batch} windows: went on with {fitting}")
     times_s, values = scratch.read()
     grid = Grid(fps, convention.stride, convention.window, times_s)
     return Features(values, grid, info, replace(identity, warnings=tuple(warnings)))

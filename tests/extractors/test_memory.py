@@ -1,0 +1,81 @@
+"""A device that runs out of memory: batches are halved and every row still comes, in order."""
+
+import numpy as np
+import pytest
+import torch
+
+from tests.clips import numbered_frames, write_clip
+from tests.extractors.test_stream import FirstAndLast, stream
+from vidtad.errors import RunError
+from vidtad.extractors.base import ClipExtractor
+from vidtad.extractors.stream import feature_rows
+from vidtad.features import load_features
+from vidtad.pipelines.extraction import extract_file, load_extractor
+
+
+class Small(FirstAndLast):
+    """Holds so many windows at a time and no more."""
+
+    name = "small"
+
+    def __init__(self, room: int, error: type[RuntimeError] = torch.cuda.OutOfMemoryError, words: str = "tried"):
+        self.room, self.error, self.words = room, error, words
+        self.tried: list[int] = []
+
+    def rows(self, pictures: np.ndarray, index: np.ndarray) -> torch.Tensor:
+        self.tried.append(len(index))
+        if len(index) > self.room:
+            raise self.error(self.words)
+        return super().rows(pictures, index)
+
+
+@pytest.mark.parametrize("room", [1, 3, 8])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.cuda.OutOfMemoryError, "tried to allocate"),
+        (RuntimeError, "MPS backend out of memory (MPS allocated: 1 GB)"),
+        (RuntimeError, "[enforce fail] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_batches_are_halved_and_nothing_is_lost(room: int, error: type[RuntimeError], words: str) -> None:
+    frames, _ = stream(100)
+    small = Small(room, error, words)
+    found = list(feature_rows(frames, small, fps=25.0, batch=8))
+    values = np.concatenate([rows.values for rows in found])
+    expected = np.arange(22)[:, None] * 4 + [0, 15]
+    np.testing.assert_array_equal(values, expected)
+    assert found[-1].batch == {1: 1, 3: 2, 8: 8}[room]
+    failures = [size for size in small.tried if size > room]
+    assert failures == {1: [8, 4, 2], 3: [8, 4], 8: []}[room], "it does not try again what failed"
+
+
+def test_a_single_window_that_does_not_fit_is_one_sentence() -> None:
+    frames, _ = stream(100)
+    with pytest.raises(RunError, match="single window of small"):
+        list(feature_rows(frames, Small(0), fps=25.0, batch=8))
+
+
+def test_other_errors_of_a_network_are_not_taken_for_it() -> None:
+    frames, _ = stream(100)
+    with pytest.raises(RuntimeError, match="shape mismatch"):
+        list(feature_rows(frames, Small(0, RuntimeError, "shape mismatch"), fps=25.0, batch=8))
+
+
+def test_extraction_says_so(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", numbered_frames(95), 25)
+    loaded = load_extractor("tiny3d", "random:3")
+    whole = extract_file(clip, loaded, tmp_path / "whole").features
+    original = ClipExtractor.rows
+
+    def rows(self, pictures: np.ndarray, index: np.ndarray) -> torch.Tensor:
+        if len(index) > 3:
+            raise torch.cuda.OutOfMemoryError("tried to allocate")
+        return original(self, pictures, index)
+
+    monkeypatch.setattr(ClipExtractor, "rows", rows)
+    extract_file(clip, loaded, tmp_path / "small")
+    features = load_features(tmp_path / "small" / "clip.npy", check_hash=True)
+    assert any("batches of 8 windows: went on with 2" in warning for warning in features.provenance.warnings)
+    np.testing.assert_allclose(features.values, whole.values, rtol=0, atol=1e-5 * np.abs(whole.values).max())
+    assert extract_file(clip, loaded, tmp_path / "small").reused
