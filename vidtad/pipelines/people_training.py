@@ -76,12 +76,14 @@ class PeopleJob:
 
 @dataclass(frozen=True)
 class PeopleTrained:
-    """What came out: the bundle, its file, its validation scores (None without held-out videos), the log."""
+    """What came out: the bundle, its file, its validation scores (None without held-out videos), the log's records,
+    and the names of the held-out videos."""
 
     bundle: Bundle
     path: Path
     scores: Evaluation | None
     records: list[dict[str, Any]]
+    held: tuple[str, ...] = ()
 
 
 def run_people_training(
@@ -114,7 +116,8 @@ def run_people_training(
     network.load_state_dict(result.state)
     found = frame_map(network, held, convention, classes, device=job.device) if held else None
     bundle = _bundle(job, network, trunk, convention, classes, schedule, found)
-    return PeopleTrained(bundle, save_bundle(bundle, job.out), found, result.records)
+    names_held = tuple(sorted({key.video.stem for key in held}))
+    return PeopleTrained(bundle, save_bundle(bundle, job.out), found, result.records, names_held)
 
 
 def frame_map(
