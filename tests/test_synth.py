@@ -1,6 +1,7 @@
 """Generated clips: the same seed gives the same frames, and the truth is what is drawn."""
 
 import hashlib
+import itertools
 import json
 import subprocess
 import sys
@@ -97,6 +98,20 @@ def test_people_stay_in_the_frame():
         boxes = render(seed)[1].people[0].boxes
         cut.append(np.mean((boxes <= 0) | (boxes >= 1)))
     assert np.mean(cut) < 0.02
+
+
+def test_nobody_hides_another():
+    """Level 3: the boxes of two people share at most a hundredth of the width of the narrower one."""
+    shared, sizes = [], set()
+    for seed in range(60):
+        people = render(seed, 3)[1].people
+        sizes.add(len(people))
+        for a, b in itertools.combinations(people, 2):
+            left, right = np.maximum(a.boxes[:, 0], b.boxes[:, 0]), np.minimum(a.boxes[:, 2], b.boxes[:, 2])
+            width = np.minimum(a.boxes[:, 2] - a.boxes[:, 0], b.boxes[:, 2] - b.boxes[:, 0])
+            shared.append(((right - left) / width).max())
+    assert sizes == {1, 2, 3}
+    assert max(shared) < 0.01
 
 
 def test_written_clips(tmp_path):

@@ -22,6 +22,16 @@ def test_the_demonstration_detects_in_unseen_clips(tmp_path: Path) -> None:
     assert len(timeline.results) == 6 and timeline.detector["demonstration"] is True
 
 
+def test_the_demonstration_of_motion_is_scored_without_classes(tmp_path: Path) -> None:
+    arguments = ["demo", "--out", str(tmp_path), "--videos", "3", "--model", "motion", "--level", "2", "--json"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["demonstration"] is False and list(document["ap"]) == ["motion"]
+    assert document["average_mAP"] > 0.3
+    assert all(path.stem.startswith("synth2_") for path in (tmp_path / "videos").glob("*.mp4"))
+
+
 def test_any_video_is_answered_by_the_built_in_bundle_and_says_so(tmp_path: Path) -> None:
     from vidtad.synth import write_clips
 

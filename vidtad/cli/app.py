@@ -19,6 +19,7 @@ from vidtad.cli.labels import labels
 from vidtad.cli.models import models
 from vidtad.cli.overlay import clips, overlay
 from vidtad.cli.report import report
+from vidtad.cli.synth import synth
 from vidtad.cli.train import train
 from vidtad.errors import InputError, VidtadError
 
@@ -79,7 +80,7 @@ def root(
     """From a raw video to a timeline of what happens, when, and who does it."""
 
 
-for command in (extract, detect, train, evaluate, report, overlay, clips, convert, demo, info):
+for command in (extract, detect, train, evaluate, report, overlay, clips, convert, demo, synth, info):
     app.command()(command)
 app.add_typer(labels, name="labels")
 app.add_typer(models, name="models")

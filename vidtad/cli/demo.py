@@ -16,7 +16,8 @@ def demo(
         "vidtad-demo"
     ),
     videos: Annotated[int, typer.Option(min=1, max=1000, help="How many unseen clips.")] = 20,
-    model: Annotated[str, typer.Option(help="Built-in detector.")] = "react",
+    model: Annotated[str, typer.Option(help="Built-in detector (`motion`: scored without classes).")] = "react",
+    level: Annotated[int, typer.Option(help="How hard the clips are: 1, 2 or 3.")] = 1,
     device: Device = "auto",
     quiet: Quiet = False,
     json: AsJson = False,
@@ -31,12 +32,14 @@ def demo(
     from vidtad.pipelines.demo import run_demo
 
     with progress_bar("clips", quiet=quiet or json) as progress:
-        result = run_demo(out, videos=videos, model=model, device=pick_device(device), progress=progress)
+        result = run_demo(
+            out, videos=videos, model=model, level=level, device=pick_device(device), progress=progress
+        )
     if json:
         print_json(result.to_json())
         return
     first = min(result.timeline.results)
     show_timeline(result.one(first), result.display_score, out / "timelines")
     show_scores(result.evaluation, scores_only=True)
-    typer.echo(f"{videos} clips in {result.seconds:.0f} s; clips, truth and timelines are in {out}")
+    typer.echo(f"{videos} clips of level {level} in {result.seconds:.0f} s; clips, truth and timelines are in {out}")
     typer.echo("next: vidtad detect YOUR_VIDEO --model NAME (vidtad models list shows the detectors)")

@@ -7,8 +7,11 @@ from typing import Any
 
 from vidtad.checkpoints import builtin_bundle
 from vidtad.evaluation import Evaluation, evaluate_files
+from vidtad.files import write_json
 from vidtad.pipelines.extraction import Progress, no_progress
-from vidtad.pipelines.timelines import Job, Worker
+from vidtad.pipelines.motion import HEAD, LABEL
+from vidtad.pipelines.people_timelines import worker_for
+from vidtad.pipelines.timelines import Job
 from vidtad.synth import write_clips
 from vidtad.timeline import Timeline, merge, write_timeline_json
 
@@ -38,28 +41,41 @@ class DemoResult:
         return self.evaluation.to_json() | {
             "seconds": round(self.seconds, 2),
             "model": self.timeline.detector["name"],
-            "demonstration": True,
+            "demonstration": bool(self.timeline.detector.get("demonstration")),
         }
 
 
 def run_demo(
-    out: Path, *, videos: int = 20, model: str = "react", device: str = "cpu", progress: Progress = no_progress
+    out: Path,
+    *,
+    videos: int = 20,
+    model: str = "react",
+    level: int = 1,
+    device: str = "cpu",
+    progress: Progress = no_progress,
 ) -> DemoResult:
-    """Render `videos` unseen clips under `out`, detect in them with a built-in bundle, evaluate.
+    """Render `videos` unseen clips of a level under `out`, detect in them with a built-in bundle, evaluate.
 
-    Leaves `out/videos` (with their truth), `out/timelines` and `out/timeline.json`, replacing what is there.
-    Raises InputError for an unknown model, RunError when `out` cannot be written.
+    Leaves `out/videos` (with their truth), `out/timelines` and `out/timeline.json`, replacing what is there. The
+    detector `motion` knows no classes: it is scored against `out/motion_truth.json`, which has a single one. Raises
+    InputError for an unknown model or level, RunError when `out` cannot be written.
     """
     begun = time.monotonic()
     out = Path(out)
-    worker = Worker(builtin_bundle(model), Job(out=out / "timelines", overwrite=True), device)
+    worker = worker_for(builtin_bundle(model), Job(out=out / "timelines", overwrite=True), device=device)
     clips = out / "videos"
-    truth = write_clips(clips, range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + videos))
+    truth = write_clips(clips, range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + videos), level)
     timelines = []
     for count, video_id in enumerate(truth["database"], start=1):
         timelines.append(worker(clips / f"{video_id}.mp4"))
         progress(count, videos)
     timeline = merge(timelines)
     write_timeline_json(timeline, out / "timeline.json")
-    evaluation = evaluate_files(clips / "ground_truth.json", out / "timeline.json", "thumos14")
+    truth_path = clips / "ground_truth.json"
+    if worker.bundle.head == HEAD:
+        for action in (action for clip in truth["database"].values() for action in clip["annotations"]):
+            action["label"] = LABEL
+        truth_path = out / "motion_truth.json"
+        write_json(truth_path, truth)
+    evaluation = evaluate_files(truth_path, out / "timeline.json", "thumos14")
     return DemoResult(timeline, evaluation, worker.display_score, time.monotonic() - begun)

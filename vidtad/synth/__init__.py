@@ -6,6 +6,16 @@ on them carry no licence but this package's.
 
 from vidtad.synth.draw import render
 from vidtad.synth.spec import CLASSES, LEVELS, Action, Level, PersonTruth, Truth
-from vidtad.synth.write import write_clips
+from vidtad.synth.write import refuse_other_clips, write_clips
 
-__all__ = ["CLASSES", "LEVELS", "Action", "Level", "PersonTruth", "Truth", "render", "write_clips"]
+__all__ = [
+    "CLASSES",
+    "LEVELS",
+    "Action",
+    "Level",
+    "PersonTruth",
+    "Truth",
+    "refuse_other_clips",
+    "render",
+    "write_clips",
+]

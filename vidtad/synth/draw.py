@@ -23,6 +23,7 @@ _LIMBS = tuple(
     )
 )
 _SHIFT = 4  # fractional bits of the drawing coordinates
+_REACH = 0.45  # furthest a limb gets to one side, in body heights
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +63,10 @@ def render(seed: int, level: int | Level = 1) -> tuple[Iterator[np.ndarray], Tru
     frames = round(rng.uniform(*level.seconds) * float(level.fps))
     scene = _scene(rng, level, frames)
     people, figures = [], []
-    for _ in range(int(rng.integers(level.people[0], level.people[1] + 1))):
-        figure, motion = _figure(rng, level, frames, scene)
+    count = int(rng.integers(level.people[0], level.people[1] + 1))
+    for number in range(count):
+        lane = (number * level.width / count, level.width / count)
+        figure, motion = _figure(rng, level, frames, scene, lane)
         people.append(PersonTruth(motion.actions, _boxes(figure, level)))
         figures.append(figure)
     truth = Truth(seed, level.fps, frames, level.width, level.height, tuple(people))
@@ -131,13 +134,18 @@ def _texture(rng: Generator, size: tuple[int, int]) -> np.ndarray:
     return np.clip(image, 8, 247).astype(np.uint8)
 
 
-def _figure(rng: Generator, level: Level, frames: int, scene: _Scene) -> tuple[_Figure, Motion]:
-    tall = rng.uniform(*level.person_height) * level.height
+def _figure(
+    rng: Generator, level: Level, frames: int, scene: _Scene, lane: tuple[float, float] | None = None
+) -> tuple[_Figure, Motion]:
+    """A person within a lane (left edge and width in pixels; default the whole frame), so that none hides another."""
+    left, room = lane or (0.0, float(level.width))
+    tall = min(rng.uniform(*level.person_height) * level.height, (room - 8) / (2 * _REACH))
     # Room for a raised hand, a jump and the camera's path.
     ground = min(max(rng.uniform(0.84, 0.95) * level.height, 1.22 * tall), 0.95 * level.height)
-    home = rng.uniform(0.28, 0.72) * level.width
+    aside = min(max(0.28, (_REACH * tall + 4) / room), 0.5)
+    home = left + rng.uniform(aside, 1 - aside) * room
     edge = 0.34 * tall + 5
-    motion = move(rng, level, frames, ((edge - home) / tall, (level.width - edge - home) / tall))
+    motion = move(rng, level, frames, ((left + edge - home) / tall, (left + room - edge - home) / tall))
     body = joints(motion.angles)
     across, up = body[..., 0] + motion.travel[:, None], body[..., 1]
     points = np.stack([home + tall * across, ground - tall * up], -1)

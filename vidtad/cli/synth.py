@@ -1,0 +1,42 @@
+"""`vidtad synth`: generated clips with their exact truth."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vidtad.cli.common import print_json, progress_bar
+from vidtad.cli.extract import AsJson, Quiet
+
+
+def synth(
+    out: Annotated[Path, typer.Option(help="Folder for the clips and their truth.")],
+    videos: Annotated[int, typer.Option(min=1, max=100_000, help="How many clips.")] = 50,
+    level: Annotated[int, typer.Option(help="How hard: 1, 2 or 3.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the first clip; the others follow. From 100000 on: training clips.")
+    ] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Write beside clips made otherwise.")] = False,
+    quiet: Quiet = False,
+    json: AsJson = False,
+) -> None:
+    """Make a benchmark of acting stick people: videos, ground_truth.json (segments) and boxes.json (people).
+
+    The same seed and level give the same clips. Three levels: see docs/synth.md.
+
+    Example: vidtad synth --videos 50 --level 2 --out clips
+    """
+    from vidtad.synth import refuse_other_clips, write_clips
+
+    seeds = range(seed, seed + videos)
+    if not overwrite:
+        refuse_other_clips(out, seeds, level)
+    with progress_bar("clips", quiet=quiet or json) as progress:
+        document = write_clips(out, seeds, level, progress=progress)
+    if json:
+        print_json(document)
+        return
+    clips = document["database"].values()
+    seconds, actions = sum(clip["duration"] for clip in clips), sum(len(clip["annotations"]) for clip in clips)
+    typer.echo(f"{videos} clips of level {level}, {seconds:.0f} s, {actions} actions: {out}")
+    typer.echo(f"next: vidtad detect {out} --model react, then vidtad evaluate {out / 'ground_truth.json'} timelines")
