@@ -29,7 +29,7 @@ def commands(page: Path, language: str = "sh") -> list[str]:
 def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that pages speak of: match.mp4, a folder clips/ with labels.json, its truth."""
     folder = tmp_path_factory.mktemp("footage")
-    document = write_clips(folder / "clips", range(11, 17))
+    document = write_clips(folder / "clips", range(11, 17), subset="training")
     (folder / "clips" / "boxes.json").unlink()
     (folder / "clips" / "ground_truth.json").rename(folder / "labels.json")
     shutil.copy(folder / "clips" / f"{min(document['database'])}.mp4", folder / "match.mp4")
