@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from vidtad import persons
 from vidtad.bundle import Bundle, load_bundle, save_bundle
-from vidtad.errors import InputError
+from vidtad.errors import InputError, RunError
 from vidtad.extractors.person_presets import TRUNKS
 from vidtad.formats.ava import people_text, read_boxes
 from vidtad.models.acar import AcarConfig, AcarHead
@@ -20,7 +21,14 @@ from vidtad.models.action_transformer import ActionTransformerConfig
 from vidtad.models.people import PersonNetwork
 from vidtad.models.roi import LinearConfig
 from vidtad.pipelines import spatiotemporal
-from vidtad.pipelines.people_bundle import convention_of, load_network, person_bundle, random_network, sampling_of
+from vidtad.pipelines.people_bundle import (
+    convention_of,
+    load_network,
+    person_bundle,
+    random_bundle,
+    random_network,
+    sampling_of,
+)
 from vidtad.pipelines.people_merge import MergeRule, merged
 from vidtad.pipelines.spatiotemporal import PeopleDetector, PeopleOptions
 from vidtad.synth import write_clips
@@ -167,6 +175,36 @@ def test_proposals_of_the_network_itself(clip: Path) -> None:
     assert people and all(len(p.actions) == 3 for p in people)
     with pytest.raises(InputError, match="proposes no boxes"):
         PeopleDetector(a_bundle("linear"), PeopleOptions(persons="own"))
+
+
+def test_without_a_download_hog_stands_in_and_it_is_said(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(name: str, *args: object, **settings: object) -> object:
+        if name == "hog":
+            return persons.HogPersons()
+        raise RunError("no connection")
+
+    monkeypatch.setattr(spatiotemporal, "load_persons", offline)
+    timeline = PeopleDetector(a_bundle("linear"))(clip)
+    assert timeline.detector["persons"] == {"detector": "hog"}
+    said = " ".join(timeline.detector["warnings"])
+    assert "a fallback" in said and "fasterrcnn could not be had: no connection" in said
+    with pytest.raises(RunError):
+        PeopleDetector(a_bundle("linear"), PeopleOptions(persons="fasterrcnn"))(clip)
+
+
+def test_a_bundle_may_say_who_finds_the_people(clip: Path) -> None:
+    bundle = a_bundle("action-transformer", decoding={**SEEN, "person_score": 0.0, "persons": "own"})
+    timeline = PeopleDetector(bundle)(clip)
+    assert timeline.detector["persons"] == {"detector": "own"} and timeline.people[clip.stem]
+
+
+def test_bundles_of_random_weights_have_the_published_sizes() -> None:
+    bundle = random_bundle("linear")
+    assert bundle.training["random_weights"] and len(bundle.classes) == 80
+    weights = sum(t.numel() for t in bundle.extractor_weights.values() if t.is_floating_point()) / 1e6
+    assert weights == pytest.approx(33.64, abs=0.1)
+    with pytest.raises(InputError, match="there is linear"):
+        random_bundle("liner")
 
 
 def test_a_video_missing_in_the_boxes_file_is_refused(clip: Path, tmp_path: Path) -> None:

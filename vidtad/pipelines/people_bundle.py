@@ -124,6 +124,27 @@ def _read(source: str) -> Mapping[str, Tensor]:
     return read_state_dict(Path(source) if Path(source).is_file() else fetch(source))
 
 
+def random_bundle(head: str, seed: int = 0) -> Bundle:
+    """A bundle of the published sizes (SlowFast R50, or I3D for the Action Transformer) with seeded random weights.
+
+    For dry runs: it knows AVA's class names and nothing else. Raises InputError for an unknown head.
+    """
+    from vidtad.conversion_people import class_names
+
+    if head not in HEADS:
+        raise InputError(f"no person-box head is called {head!r}; there is {', '.join(HEADS)}")
+    trunk = {"linear": "slowfast/ava", "action-transformer": "i3d/ava"}.get(head, "slowfast/acar-r50")
+    network = random_network(head, trunk, seed=seed)
+    return person_bundle(
+        f"{head}-random",
+        head,
+        network,
+        trunk=trunk,
+        classes=class_names(network.head.config.classes),
+        training={"random_weights": True, "seed": seed},
+    )
+
+
 def random_network(head: str, trunk: str, config: Any = None, seed: int = 0) -> PersonNetwork:
     """A network of seeded random weights, for dry runs and tests. `config` defaults to the published head's, its
     width fitted to the trunk."""

@@ -10,14 +10,14 @@ import torch
 
 from vidtad import __version__
 from vidtad.bundle import Bundle
-from vidtad.errors import InputError
+from vidtad.errors import InputError, RunError
 from vidtad.extractors.keyframe_stream import KeyClip, KeyframeClips, every, preparation
 from vidtad.extractors.stream import prefetch
 from vidtad.files import sha256
 from vidtad.formats.person_boxes import BoxFile, read_person_boxes
 from vidtad.models.acfb import BankOptions
 from vidtad.models.action_transformer import ActionTransformer
-from vidtad.persons import DEFAULT, People, PersonDetector, Tracker, load_persons, nobody, tidy
+from vidtad.persons import DEFAULT, HOG, People, PersonDetector, Tracker, load_persons, nobody, tidy
 from vidtad.pipelines.extraction import Decoding, Progress, expected_frames, no_progress
 from vidtad.pipelines.people_bundle import convention_of, load_network
 from vidtad.pipelines.people_merge import MergeRule, merged
@@ -37,7 +37,8 @@ class PeopleDecoding:
     `person_score`: boxes from this score on are people (0.7 is the report's for AVA). `action_score`: actions of a
     person from this score on are kept at a keyframe (0: all of them, as published evaluations have it). `start`,
     `keep`, `bridge_s`: hysteresis, see `people_merge`. `same_iou`, `gone_s`: see `persons.Tracker`. `bank_reach_s`,
-    `bank_per_second`: see `acfb.BankOptions`. `display_score`: segments a table shows.
+    `bank_per_second`: see `acfb.BankOptions`. `display_score`: segments a table shows. `persons`: who finds the people
+    unless the user says otherwise.
     """
 
     person_score: float = 0.7
@@ -50,6 +51,7 @@ class PeopleDecoding:
     bank_reach_s: float = 10.0
     bank_per_second: int = 5
     display_score: float = 0.5
+    persons: str = DEFAULT
 
     def rule(self) -> MergeRule:
         """How keyframes become segments."""
@@ -58,14 +60,15 @@ class PeopleDecoding:
 
 @dataclass(frozen=True)
 class PeopleOptions:
-    """What a user may ask for. `persons`: a name of `persons.DETECTORS`, or `own` (Action Transformer only).
+    """What a user may ask for. `persons`: a name of `persons.DETECTORS`, or `own` (Action Transformer only); None for
+    the bundle's choice, and OpenCV's HOG detector where that cannot be had.
 
     `boxes`: a file of boxes instead, whose times are the keyframes; `boxes_offset_s` is subtracted from them.
     `persons_weights`: a file or `random`. `every_s`: seconds between keyframes (None: the bundle's). `scales`: short
     sides in pixels (none: the bundle's size), `flip`: mirrored too; logits are averaged. `batch`: keyframes at once.
     """
 
-    persons: str = DEFAULT
+    persons: str | None = None
     persons_weights: str | None = None
     boxes: Path | None = None
     boxes_offset_s: float = 0.0
@@ -90,7 +93,8 @@ class PeopleDetector:
         self.convention, step_s = convention_of(bundle)
         self.step_s = self.options.every_s or step_s
         self.network = load_network(bundle, self.options.weights, device=device)
-        own = self.options.persons == OWN and self.options.boxes is None
+        self._chosen = self.options.persons or self.decoding.persons
+        own = self._chosen == OWN and self.options.boxes is None
         if own and not (isinstance(self.network.head, ActionTransformer) and self.network.head.rpn is not None):
             raise InputError(
                 f"detector {bundle.name} proposes no boxes itself: pass --persons {DEFAULT} or --boxes FILE"
@@ -219,10 +223,14 @@ class PeopleDetector:
     def persons(self) -> PersonDetector:
         """The person detector, loaded at its first use."""
         if self._persons is None:
-            options = self.options
-            self._persons = load_persons(
-                options.persons, options.persons_weights, threshold=self.decoding.person_score, device=self.device
-            )
+            weights, threshold = self.options.persons_weights, self.decoding.person_score
+            try:
+                self._persons = load_persons(self._chosen, weights, threshold=threshold, device=self.device)
+            except RunError as error:
+                if self.options.persons is not None:
+                    raise
+                self._persons = load_persons(HOG)
+                self._persons.notes = (*self._persons.notes, f"{self._chosen} could not be had: {error}")
         return self._persons
 
     def _persons_identity(self) -> dict[str, Any]:
