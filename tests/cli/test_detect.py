@@ -180,3 +180,13 @@ def test_help_has_an_example_for_every_command() -> None:
     for command in ("extract", "detect", "evaluate", "demo", "info", "models list", "models show", "models fetch"):
         result = run(*command.split(), "--help")
         assert result.exit_code == 0 and "Example: vidtad" in " ".join(result.stdout.split()), command
+
+
+def test_other_formats_are_written_beside_the_json(clip: Path, bundle: Path, tmp_path: Path) -> None:
+    result = run("detect", clip, "--model", bundle, "--out", tmp_path / "t", "--format", "srt,elan")
+    assert result.exit_code == 0, result.stderr
+    assert {path.suffix for path in (tmp_path / "t").iterdir()} == {".json", ".csv", ".srt", ".eaf"}
+    wrong = run("detect", clip, "--model", bundle, "--out", tmp_path / "u", "--format", "srtt")
+    assert wrong.exit_code == 2 and "srt" in wrong.stderr and not (tmp_path / "u").exists()
+    nowhere = run("detect", clip, "--model", bundle, "--out", "-", "--format", "srt")
+    assert nowhere.exit_code == 2 and "--out" in nowhere.stderr

@@ -48,6 +48,9 @@ def detect(
     weights: Annotated[
         str | None, typer.Option(help="Extractor weights instead of the bundle's: file, id or `random`.")
     ] = None,
+    formats: Annotated[
+        str | None, typer.Option("--format", help="Also write these, separated by commas: srt, vtt, elan, cvat, ...")
+    ] = None,
     min_score: Annotated[float, typer.Option(help="Leave out segments under this score.")] = 0.0,
     fps: Annotated[
         str | None, typer.Option(help="Rate of videos that state none, and of feature files without a sidecar.")
@@ -82,6 +85,7 @@ def detect(
     default = Path("features")
     if inputs is None and not default.is_dir():
         raise InputError("nothing to detect in: name a video, or run `vidtad extract` first (it fills `features`)")
+    also = check_formats(formats, out)
     rate = parse_rate(fps, "--fps")
     paths = find_inputs(inputs or [default], VIDEO_SUFFIXES | {FEATURE_SUFFIX}, "video or feature file")
     bundle, hint = resolve_model(model)
@@ -106,6 +110,10 @@ def detect(
             note(warning)
         if timeline.detector.get("random_weights"):
             note(f"{path}: random weights, a dry run: the segments carry no meaning")
+        if also:
+            from vidtad.formats.interchange import write_formats
+
+            write_formats(timeline, Path(out), also)
         if json or out == "-":
             done[path] = timeline
         else:
@@ -121,11 +129,24 @@ def detect(
     finish_batch(len(paths), failed)
 
 
+def check_formats(text: str | None, out: str) -> tuple[str, ...]:
+    """The formats of `--format`. Raises InputError for one that does not exist, or when nothing is written at all."""
+    if text is None:
+        return ()
+    from vidtad.formats.interchange import parse_names
+
+    if out == "-":
+        raise InputError("--format writes files, which --out - does not; name a folder with --out")
+    return tuple(parse_names(text.split(",")))
+
+
 def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: int = 25) -> None:
     """A table of the surest segments of each video in order of time; the files hold all of them."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
+
+    from vidtad.cli.terminal_timeline import render
 
     for name, segments in timeline.results.items():
         chosen = sorted(sorted(segments, key=lambda s: -s.score)[:most], key=lambda s: s.start_s)
@@ -137,6 +158,9 @@ def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: 
             table.add_row(clock(s.start_s), clock(s.end_s), Text(s.label), f"{s.score:.2f}")
         if chosen:
             console().print(table)
+            if console().is_terminal:
+                for line in render(timeline, console().width, threshold):
+                    console().print(line)
         where = "" if out is None else f"; all in {out / name}.json and .csv"
         typer.echo(f"{name}: {len(chosen)} of {len(segments)} segments shown (score >= {threshold:g}){where}")
 
