@@ -1,7 +1,7 @@
-"""Make the bundle of `vidtad demo` again: `python scripts/train_demo.py --work DIR`.
+"""Make the bundles of `vidtad demo` again: `python scripts/train_demo.py --work DIR --head react` (or actionformer).
 
-Renders clips, trains the small extractor on their windows, extracts features with it, trains the ReAct head and
-writes `vidtad/data/demo-react.safetensors`. Every seed is in this file. Stages whose output lies in DIR are skipped.
+Renders clips, trains the small extractor on their windows, extracts features with it, trains the head and writes
+`vidtad/data/demo-HEAD.safetensors`. Every seed is in this file. Stages whose output lies in DIR are skipped.
 """
 
 import argparse
@@ -10,7 +10,8 @@ import itertools
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +23,71 @@ from vidtad.bundle import Bundle, save_bundle
 from vidtad.evaluation import Evaluation, evaluate_files
 from vidtad.extractors import PRESETS, ClipExtractor, build
 from vidtad.features import Features
+from vidtad.models.actionformer import ActionFormer
+from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.react import ReAct, ReActConfig
 from vidtad.models.tiny3d import EVERY, FEATURES, Tiny3D
 from vidtad.pipelines.extraction import LoadedExtractor, digest, extract_file
 from vidtad.pipelines.temporal import detect_features, load_detector
 from vidtad.synth import CLASSES, write_clips
 from vidtad.timeline import Timeline, merge, write_timeline_json
-from vidtad.train import Schedule, train
-from vidtad.train_react import ReActHead, ReActWindows, TrainingVideo
+from vidtad.train import Head, Schedule, train
+from vidtad.train_actionformer import ActionFormerHead, ActionFormerSequences
+from vidtad.train_react import ReActHead, ReActWindows
+from vidtad.training_video import TrainingVideo
 from vidtad.video import open_video
 
 ROOT = Path(__file__).resolve().parent.parent
-NAME = "demo-react"
-OUT = ROOT / "vidtad" / "data" / f"{NAME}.safetensors"
 # `vidtad demo` and the tests use seeds below 100 000.
 SPLITS = {"train": range(100_000, 100_360), "validation": range(200_000, 200_040), "test": range(300_000, 300_050)}
 STEPS = 4  # labels of a window: one for each quarter
 BATCH, SAMPLES, RATE, SEED = 48, 72_000, 3e-3, 20240
 
-HEAD = ReActConfig(
+SPLICED = 1500
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one head is trained: its sizes, the rows of a training sequence, its schedule, and what makes it."""
+
+    config: ReActConfig | ActionFormerConfig
+    rows: int
+    schedule: Schedule
+    make: Callable[[list[TrainingVideo]], Head]
+
+
+REACT = ReActConfig(
     in_channels=FEATURES, classes=len(CLASSES), width=128, encoder_layers=2, decoder_layers=3, feed_forward=512,
     queries=20, clip_len=96, stride_rate=0.5,
 )  # fmt: skip
-SPLICED, CONTRASTIVE_EPOCHS = 1500, 1
-SCHEDULE = Schedule(epochs=20, lr=4e-4, decay="cosine", warmup_epochs=0, clip_norm=1.0, ema=0.995, evaluate_from=4)
+ACTIONFORMER = ActionFormerConfig(
+    in_channels=FEATURES, classes=len(CLASSES), width=128, stem_layers=1, windows=9, max_len=96,
+    ranges=((0, 4), (4, 8), (8, 16), (16, 10000)),
+)  # fmt: skip
+
+
+def react_head(videos: list[TrainingVideo]) -> Head:
+    data = ReActWindows(videos, REACT.clip_len, REACT.stride_rate, rescale_anchor=True)
+    return ReActHead(ReAct(REACT), data, contrastive_epochs=1)
+
+
+def actionformer_head(videos: list[TrainingVideo]) -> Head:
+    return ActionFormerHead(ActionFormer(ACTIONFORMER), ActionFormerSequences(videos, ACTIONFORMER), batch_size=16)
+
+
+RECIPES = {
+    "react": Recipe(
+        REACT, REACT.clip_len,
+        Schedule(epochs=20, lr=4e-4, decay="cosine", warmup_epochs=0, clip_norm=1.0, ema=0.995, evaluate_from=4),
+        react_head,
+    ),
+    "actionformer": Recipe(
+        ACTIONFORMER, ACTIONFORMER.max_len,
+        Schedule(epochs=12, lr=6e-4, decay="cosine", warmup_epochs=1, weight_decay=0.05, clip_norm=1.0, ema=0.99,
+                 evaluate_from=3),
+        actionformer_head,
+    ),
+}  # fmt: skip
 
 
 def render_split(work: Path, split: str) -> dict:
@@ -174,7 +216,7 @@ def rounded(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def features_of(work: Path, split: str, state: dict[str, Tensor]) -> dict[str, Features]:
     """Features of every clip of a split, through the same code as `vidtad extract`."""
-    loaded = LoadedExtractor(build("tiny3d", state), f"bundle:{NAME}", digest(state))
+    loaded = LoadedExtractor(build("tiny3d", state), "bundle:demo", digest(state))
     names = render_split(work, split)["database"]
     clips, out = work / "clips" / split, work / "features" / split
     return {name: extract_file(clips / f"{name}.mp4", loaded, out).features for name in names}
@@ -215,13 +257,13 @@ def spliced(videos: list[TrainingVideo], count: int, rows: int, rng: np.random.G
     return made
 
 
-def detector_bundle(network_state: dict[str, Tensor], state: dict[str, Tensor], **more: Any) -> Bundle:
+def detector_bundle(kind: str, network_state: dict[str, Tensor], state: dict[str, Tensor], **more: Any) -> Bundle:
     """The bundle of a head and an extractor, weights as shipped."""
     convention = PRESETS["tiny3d"].convention
     return Bundle(
-        name=NAME,
-        head="react",
-        head_config=dataclasses.asdict(HEAD),
+        name=f"demo-{kind}",
+        head=kind,
+        head_config=dataclasses.asdict(RECIPES[kind].config),
         classes=CLASSES,
         extractor="tiny3d",
         sampling={"window": convention.window, "stride": convention.stride, "fps": str(convention.fps)},
@@ -271,18 +313,17 @@ def _tiou(a: tuple[float, float], b: tuple[float, float]) -> float:
     return inside / (a[1] - a[0] + b[1] - b[0] - inside)
 
 
-def train_head(work: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Train ReAct on the training features. Returns its state dict."""
+def train_head(work: Path, kind: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Train a head on the training features. Returns its state dict."""
+    recipe = RECIPES[kind]
     database = render_split(work, "train")["database"]
     videos = training_videos(features_of(work, "train", state), database)
-    videos += spliced(videos, SPLICED, HEAD.clip_len, np.random.default_rng(SEED))
+    videos += spliced(videos, SPLICED, recipe.rows, np.random.default_rng(SEED))
     validation = features_of(work, "validation", state)
     torch.manual_seed(SEED)
-    data = ReActWindows(videos, HEAD.clip_len, HEAD.stride_rate, rescale_anchor=True)
-    head = ReActHead(ReAct(HEAD), data, contrastive_epochs=CONTRASTIVE_EPOCHS)
 
     def evaluate(network: nn.Module) -> dict[str, float]:
-        result, _ = scores_of(detector_bundle(network.state_dict(), state), validation, work, "validation")
+        result, _ = scores_of(detector_bundle(kind, network.state_dict(), state), validation, work, "validation")
         return {"average_mAP": result.average_mAP} | {
             f"mAP@{tiou:.1f}": float(value) for tiou, value in zip(result.protocol.tiou, result.mAP, strict=True)
         }
@@ -292,15 +333,16 @@ def train_head(work: Path, state: dict[str, Tensor]) -> dict[str, Tensor]:
             print({key: round(value, 4) if isinstance(value, float) else value for key, value in record.items()
                    if key in ("epoch", "step", "steps", "loss", "evaluation")}, flush=True)  # fmt: skip
 
-    return train(head, SCHEDULE, work / "head", seed=SEED, progress=progress, evaluate=evaluate).state
+    folder = work / f"head-{kind}"
+    return train(recipe.make(videos), recipe.schedule, folder, seed=SEED, progress=progress, evaluate=evaluate).state
 
 
-def finish(work: Path, state: dict[str, Tensor], head: dict[str, Tensor]) -> None:
+def finish(work: Path, kind: str, state: dict[str, Tensor], head: dict[str, Tensor]) -> None:
     """Choose the display score on validation clips, score on test clips, write the bundle."""
     features = features_of(work, "validation", state)
-    validation, timeline = scores_of(detector_bundle(head, state), features, work, "validation")
+    validation, timeline = scores_of(detector_bundle(kind, head, state), features, work, "validation")
     decoding = {"display_score": best_display_score(timeline, render_split(work, "validation")["database"])}
-    test, _ = scores_of(detector_bundle(head, state), features_of(work, "test", state), work, "test")
+    test, _ = scores_of(detector_bundle(kind, head, state), features_of(work, "test", state), work, "test")
     training = {
         "data": "generated clips (vidtad.synth, level 1); nothing recorded",
         "script": "scripts/train_demo.py",
@@ -308,10 +350,11 @@ def finish(work: Path, state: dict[str, Tensor], head: dict[str, Tensor]) -> Non
         "seeds": {split: [seeds.start, seeds.stop] for split, seeds in SPLITS.items()},
         "extractor_windows": SAMPLES,
         "seed": SEED,
-        "schedule": dataclasses.asdict(SCHEDULE),
+        "schedule": dataclasses.asdict(RECIPES[kind].schedule),
     }
     scores = {"validation": _scores(validation), "test": _scores(test)}
-    path = save_bundle(detector_bundle(head, state, decoding=decoding, training=training, scores=scores), OUT)
+    bundle = detector_bundle(kind, head, state, decoding=decoding, training=training, scores=scores)
+    path = save_bundle(bundle, ROOT / "vidtad" / "data" / f"{bundle.name}.safetensors")
     print(json.dumps(scores, indent=1))
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
@@ -325,10 +368,11 @@ def _scores(result: Evaluation) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="folder for clips, frames, features")
+    parser.add_argument("--head", choices=RECIPES, default="react")
     parser.add_argument("--samples", type=int, default=SAMPLES, help="windows to train the extractor on")
     arguments = parser.parse_args()
     state = rounded(train_extractor(arguments.work, arguments.samples))
-    finish(arguments.work, state, train_head(arguments.work, state))
+    finish(arguments.work, arguments.head, state, train_head(arguments.work, arguments.head, state))
 
 
 if __name__ == "__main__":
