@@ -30,7 +30,7 @@ def train(
     features: Annotated[
         Path | None, typer.Option(help="Folder of feature files, instead of videos or to keep theirs in.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Kind of detector.")] = "react",
+    model: Annotated[str, typer.Option(help="Kind of detector: react or actionformer.")] = "react",
     preset: Annotated[
         str | None, typer.Option(help="A published recipe, such as thumos14. Default: scaled to the data.")
     ] = None,

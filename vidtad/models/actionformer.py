@@ -18,7 +18,7 @@ from vidtad.models.actionformer_config import THUMOS14_I3D, ActionFormerConfig
 from vidtad.models.local_attention import global_attention, local_attention
 
 SLICE = 2048
-"""Steps whose wide hidden layer exists at a time when no gradient is wanted."""
+"""Steps at a time that wide layers and dense convolutions see when no gradient is wanted."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ActionFormerOutput:
 
 
 class Convolution(nn.Conv1d):
-    """Convolution over time of (B, T, C), zero padded; odd kernel; T divisible by the stride."""
+    """Convolution over time of (B, T, C), zero padded; odd kernel. Depthwise ones may stride, if it divides T."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, *, bias: bool = False, depthwise: bool = False):
         groups = inputs if depthwise else 1
@@ -53,7 +53,17 @@ class Convolution(nn.Conv1d):
             return F.linear(x, self.weight.squeeze(-1), self.bias)
         if self.groups > 1:
             return self._depthwise(x, stride)
-        return F.conv1d(x.transpose(1, 2), self.weight, self.bias, stride, self.padding).transpose(1, 2)
+        if torch.is_grad_enabled() or x.shape[1] <= SLICE:
+            return self._dense(x)
+        side = self.kernel_size[0] // 2
+        summed = x.new_empty(*x.shape[:2], self.out_channels)
+        for start in range(0, x.shape[1], SLICE):
+            stop, left = min(start + SLICE, x.shape[1]), max(start - side, 0)
+            summed[:, start:stop] = self._dense(x[:, left : stop + side])[:, start - left : stop - left]
+        return summed
+
+    def _dense(self, x: Tensor) -> Tensor:
+        return F.conv1d(x.transpose(1, 2), self.weight, self.bias, padding=self.padding).transpose(1, 2)
 
     def _depthwise(self, x: Tensor, stride: int) -> Tensor:
         taps = self.weight.squeeze(1).unbind(-1)
@@ -162,7 +172,10 @@ class Block(nn.Module):
     def _widened(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or x.shape[1] <= SLICE:
             return self.mlp(x)
-        return torch.cat([self.mlp(part) for part in x.split(SLICE, dim=1)], dim=1)
+        widened = torch.empty_like(x)
+        for part, target in zip(x.split(SLICE, dim=1), widened.split(SLICE, dim=1), strict=True):
+            target.copy_(self.mlp(part))
+        return widened
 
 
 class Backbone(nn.Module):

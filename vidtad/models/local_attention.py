@@ -12,6 +12,10 @@ PADDED = -1e4
 """Added to the score of a key that is padding or outside. Not -inf: a row that sees nothing else must stay finite."""
 
 
+PIECE = 1024
+"""Steps attended to at a time when no gradient is wanted."""
+
+
 def local_attention(
     query: Tensor, key: Tensor, value: Tensor, valid: Tensor, heads: int, radius: int, bias: Tensor | None = None
 ) -> Tensor:
@@ -20,8 +24,24 @@ def local_attention(
     `query`, `key`, `value` (B, T, D), head h owning channels h * D / heads and on; `valid` (B, T, 1), zero on
     padding, which receives no weight; `bias` (heads, 2 * radius + 1), added to the scaled scores by distance.
     Returns (B, T, D); rows of padded queries are finite and meaningless. Equal to full attention with all
-    other scores at -inf; extra memory is about 2 * `radius` + BLOCK floats a step and head.
+    other scores at -inf. Without gradients extra memory does not grow with T, but for the result; with them it
+    is linear in T.
     """
+    length = query.shape[1]
+    if torch.is_grad_enabled() or length <= PIECE:
+        return _banded(query, key, value, valid, heads, radius, bias)
+    mixed = torch.empty_like(query)
+    for start in range(0, length, PIECE):
+        stop = min(start + PIECE, length)
+        left, right = max(start - radius, 0), min(stop + radius, length)
+        parts = [x[:, left:right] for x in (query, key, value, valid)]
+        mixed[:, start:stop] = _banded(*parts, heads, radius, bias)[:, start - left : stop - left]
+    return mixed
+
+
+def _banded(
+    query: Tensor, key: Tensor, value: Tensor, valid: Tensor, heads: int, radius: int, bias: Tensor | None
+) -> Tensor:
     batch, length, width = query.shape
     count = -(-length // BLOCK)
     span, missing = BLOCK + 2 * radius, count * BLOCK - length

@@ -23,6 +23,7 @@ from vidtad.features import Features, Grid
 from vidtad.files import sha256, write_json, write_text
 from vidtad.labels import Check, Duration, Labels, cleaned, read_labels
 from vidtad.pipelines.extraction import Decoding
+from vidtad.pipelines.recipes import RECIPES
 from vidtad.pipelines.training_data import (
     Extraction,
     Material,
@@ -42,7 +43,7 @@ from vidtad.pipelines.training_extractor import (
 from vidtad.pipelines.training_mistakes import Operating
 from vidtad.pipelines.training_report import report_html
 from vidtad.pipelines.training_scoring import Data, Scorer, final_outcome
-from vidtad.pipelines.training_settings import RECIPES, Facts, Plan, Published, Recipe, planned
+from vidtad.pipelines.training_settings import Facts, Plan, Published, Recipe, planned
 from vidtad.train import train
 from vidtad.train_react import TrainingVideo
 
@@ -288,7 +289,8 @@ def _data(job: TrainingJob, labels: Labels, features: Mapping[str, Features], wa
         if names and not np.isin(np.array(table.videos), names)[table.video].any():
             raise InputError(f"no segment in the {part} videos ({names[0]}, ...), so nothing can be scored; label some")
     if len(classes) == 1:
-        watcher.say(f"one class only ({classes[0]}): the contrastive phase, which compares classes, is left out")
+        rest = ": the contrastive phase, which compares classes, is left out" if job.model == "react" else ""
+        watcher.say(f"one class only ({classes[0]}){rest}")
     training = _training_videos(used, features, split.train, numbers)
     step_s = float(np.median([duration.step_s for duration in durations.values()]))
     return Data(used, features, split, classes, training, Facts.of(training, len(classes), step_s))

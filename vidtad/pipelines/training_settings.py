@@ -1,6 +1,6 @@
 """Which network and schedule a data set asks for: the published recipe, or one scaled to its size.
 
-A head of another kind is one more entry of `RECIPES`.
+ReAct's is here; `vidtad.pipelines.recipes` lists them all.
 """
 
 import math
@@ -168,9 +168,6 @@ def _up(value: float, step: int) -> int:
     return step * math.ceil(value / step)
 
 
-RECIPES: dict[str, Recipe] = {"react": ReActRecipe()}
-
-
 def planned(recipe: Recipe, facts: Facts, preset: str | None, epochs: int | None, device: str) -> Plan:
     """The recipe's plan with the user's number of epochs; half precision where a GPU computes.
 
@@ -184,7 +181,8 @@ def planned(recipe: Recipe, facts: Facts, preset: str | None, epochs: int | None
     if epochs is not None:
         scale = epochs / schedule.epochs
         drops = tuple(max(1, round(epoch * scale)) for epoch in schedule.drop_epochs)
-        schedule = replace(schedule, epochs=epochs, drop_epochs=drops)
+        warmup = schedule.warmup_epochs * scale
+        schedule = replace(schedule, epochs=epochs, drop_epochs=drops, warmup_epochs=warmup)
         options = dict(plan.options)
         if options.get("contrastive_epochs"):
             options["contrastive_epochs"] = min(round(options["contrastive_epochs"] * scale), epochs - 1)
