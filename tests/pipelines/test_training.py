@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,19 @@ from vidtad.evaluation.protocols import PROTOCOLS
 from vidtad.formats.tables import Annotations, Predictions
 from vidtad.pipelines.training import Sampling, TrainingJob, run_training
 from vidtad.pipelines.training_mistakes import best_operating_point, worst_mistakes
+from vidtad.pipelines.training_settings import ReActRecipe
 from vidtad.synth import Level, write_clips
 
 SHORT = Level(seconds=(5.0, 6.0), action_seconds=(0.8, 1.4), idle_seconds=(0.5, 0.9), width=96, height=80)
 TINY = ("--extractor", "tiny3d", "--weights", "random:0")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_windows() -> Iterator[None]:
+    """Epochs of few batches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ReActRecipe, "WINDOWS", 12)
+        yield
 
 
 def run(*arguments: object) -> Result:
@@ -112,10 +122,12 @@ def test_a_second_run_gives_the_same_bytes_and_extracts_nothing(
 def test_killed_and_started_again_it_gives_the_same_bytes(clips: Path, features: Path, tmp_path: Path) -> None:
     def command(name: str) -> list[str]:
         (tmp_path / name).mkdir(exist_ok=True)
-        arguments = ["train", "--features", features, "--annotations", clips / "ground_truth.json", "--epochs", 12,
+        arguments = ["train", "--features", features, "--annotations", clips / "ground_truth.json", "--epochs", 8,
                      "--out", tmp_path / name / "mine.safetensors"]  # fmt: skip
-        return [sys.executable, "-m", "vidtad", *map(str, arguments)]
+        return [sys.executable, "-c", script, *map(str, arguments)]
 
+    recipe = "vidtad.pipelines.training_settings"
+    script = f"from {recipe} import ReActRecipe; ReActRecipe.WINDOWS = 20; from vidtad.cli import main; main()"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(command("whole"), check=True, capture_output=True, env=environment)
     process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
@@ -314,9 +326,12 @@ def write_planted(folder: Path, count: int, seed: int = 0) -> Path:
 
 
 @pytest.mark.slow
-def test_planted_actions_are_learnt_from_features_without_sidecars(tmp_path: Path) -> None:
+def test_planted_actions_are_learnt_from_features_without_sidecars(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ReActRecipe, "WINDOWS", 64)
     truth = write_planted(tmp_path, 20)
-    job = TrainingJob(truth, tmp_path / "m.safetensors", features=tmp_path, sampling=Sampling(None, 5, 5), epochs=25)
+    job = TrainingJob(truth, tmp_path / "m.safetensors", features=tmp_path, sampling=Sampling(None, 5, 5), epochs=30)
     result = run_training(job)
     assert result.scores["validation"].average_mAP > 0.8
     assert result.operating is not None and result.operating.f1 > 0.7
