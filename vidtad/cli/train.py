@@ -1,5 +1,6 @@
 """`vidtad train`: labels and videos to a detector of the user's own classes."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -93,8 +94,12 @@ def train(
         batch=batch,
         strict=strict,
     )
-    with training_bar(quiet=quiet or json) as progress:
-        result = run_training(job, Watcher(note, progress))
+    # Of the processes that torchrun starts, the first one alone talks.
+    first = os.environ.get("RANK", "0") == "0"
+    with training_bar(quiet=quiet or json or not first) as progress:
+        result = run_training(job, Watcher(note if first else lambda sentence: None, progress))
+    if not first:
+        return
     if json:
         print_json(result.to_json())
     else:

@@ -178,7 +178,13 @@ def bundle_extractor(
         extractor = build(name, bundle.extractor_weights, device=device, changes=changes)
         return LoadedExtractor(extractor, f"bundle:{bundle.name}", digest(bundle.extractor_weights))
     given = weights or bundle.extractor_checkpoint
-    return load_extractor(name, given, device=device, fps=rate, precision=precision, **sampling)
+    loaded = load_extractor(name, given, device=device, fps=rate, precision=precision, **sampling)
+    if weights is None and bundle.extractor_sha256 not in (None, loaded.weights_sha256):
+        raise InputError(
+            f"detector {bundle.name} was trained on features of other weights of {name} than {loaded.weights}: "
+            f"pass --weights FILE, the one with SHA-256 {bundle.extractor_sha256}"
+        )
+    return loaded
 
 
 def pick_precision(name: str, device: str) -> str:

@@ -18,7 +18,7 @@ from vidtad.distributed import join, wait
 from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation
 from vidtad.evaluation.protocols import protocol_named
-from vidtad.extractors import find
+from vidtad.extractors import find, streams_of
 from vidtad.features import Features, Grid
 from vidtad.files import sha256, write_json, write_text
 from vidtad.labels import Check, Duration, Labels, cleaned, read_labels
@@ -194,7 +194,7 @@ def _checked(job: TrainingJob, watcher: Watcher) -> tuple[Labels, Material, Chec
     labels = read_labels(job.annotations, frame_rate=job.frame_rate)
     stride, rate = job.sampling.stride, job.sampling.fps
     if job.videos is not None:
-        convention = find(job.extractor or "i3d").convention
+        convention = find(next(iter(streams_of(job.extractor or "i3d").values()))).convention
         stride, rate = stride or convention.stride, rate or convention.fps
     material = find_material(
         labels, job.videos, job.features, rate=rate, stride=stride, foreign=_foreign(job, labels)

@@ -83,7 +83,7 @@ def _bundle(name: str | None, weights: str | None) -> tuple[Bundle | None, tuple
 
 def _file_state(weights: str | None) -> "Mapping[str, Tensor] | None":
     """Tensors of a local checkpoint file; None when the weights are a published checkpoint."""
-    if weights is None or weights in CHECKPOINTS or not Path(weights).is_file():
+    if weights is None or weights in CHECKPOINTS or not Path(weights).is_file():  # two streams are too large anyway
         return None
     from vidtad.weights import read_checkpoint, state_dict
 
@@ -124,7 +124,7 @@ def bundled_extractor(features: Features, chosen: Chosen | None, name: str | Non
             f"the features were made with weights {provenance.weights} of {provenance.extractor}, not with "
             f"{chosen.loaded.weights}; pass the same --weights or another --features folder"
         )
-    if provenance.weights in CHECKPOINTS:
+    if all(part in CHECKPOINTS for part in provenance.weights.split(",")):
         return BundledExtractor(fields | {"extractor_checkpoint": provenance.weights})
     if chosen is None or chosen.state is None:
         remark = f"extractor weights {provenance.weights} are not here: to detect in videos pass --weights FILE"
