@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vidtad.errors import InputError
 from vidtad.extractors.preprocess import INTERPOLATIONS, centre_crop, resized, target_size
-from vidtad.models.fold import channels_last, fold_batch_norm
+from vidtad.models.fold import channels_last, fold_batch_norm, pointwise
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Names of the number formats a network may compute in."""
@@ -143,7 +143,7 @@ class ClipExtractor:
             raise InputError(f"no precision is called {precision!r}; there are {', '.join(PRECISIONS)}")
         self.name, self.convention, self.precision = name, convention, precision
         self.device = torch.device(device)
-        self.network = channels_last(fold_batch_norm(network)).to(self.device, PRECISIONS[precision])
+        self.network = channels_last(pointwise(fold_batch_norm(network))).to(self.device, PRECISIONS[precision])
         self._mean = torch.tensor(convention.mean, device=self.device)
         self._std = torch.tensor(convention.std, device=self.device)
 
@@ -181,9 +181,14 @@ class ClipExtractor:
 
         Every picture is uploaded and scaled once, however many clips show it.
         """
-        frames = self.normalise(pictures).movedim(0, -1)
-        clips = frames[torch.from_numpy(index).to(self.device)].movedim(-1, 1)
+        frames = self.normalise(pictures)
+        starts, window = index[:, 0], index.shape[1]
         with self._exact():
+            if hasattr(self.network, "window_features") and (index == starts[:, None] + np.arange(window)).all():
+                shared = self.network.window_features(frames, starts.tolist(), window)
+                if shared is not None:
+                    return shared.float()
+            clips = frames.movedim(0, -1)[torch.from_numpy(index).to(self.device)].movedim(-1, 1)
             return cast(ClipNetwork, self.network).features(clips).float()
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:

@@ -5,13 +5,14 @@ computed from the size of every call, batch norm with eps 1e-3.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidtad.errors import InputError
+from vidtad.models.fold import Pointwise, joined
+from vidtad.models.i3d_windows import SHARED_END_POINTS, prefix, worthwhile
 from vidtad.models.loading import load_exactly
 
 # Channels of the branches [b0, b1a, b1b, b2a, b2b, b3b] of every Inception block.
@@ -60,6 +61,9 @@ class Unit3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv3d
+        if isinstance(conv, Pointwise) or set(conv.kernel_size) == {1}:
+            x = conv(x)
+            return x if self.bn is None else F.relu_(self.bn(x))
         pads = [same_padding(*axis) for axis in zip(x.shape[2:], conv.kernel_size, conv.stride, strict=True)]
         if any(front != back for front, back in pads):
             x = F.pad(x, [side for pair in reversed(pads) for side in pair])
@@ -85,7 +89,7 @@ class Mixed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         branches = [self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(self.b3a(x))]
-        return torch.cat(branches, dim=1)
+        return joined(branches)
 
 
 class InceptionI3d(nn.Module):
@@ -137,14 +141,26 @@ class InceptionI3d(nn.Module):
         """
         steps, height, width = maps.shape[2:]
         if height < 7 or width < 7:
-            return maps.mean(dim=(2, 3, 4)).unsqueeze(2)
+            return maps.float().mean(dim=(2, 3, 4)).unsqueeze(2)
         if steps < 2:
             raise InputError(f"I3D needs clips of at least {MIN_FRAMES} frames")
-        return F.avg_pool3d(maps, (2, 7, 7), stride=1).mean(dim=(3, 4))
+        return F.avg_pool3d(maps.float(), (2, 7, 7), stride=1).mean(dim=(3, 4))
 
     def features(self, clips: Tensor) -> Tensor:
         """clips (B, in_channels, T, H, W) -> (B, 1024), the mean over time of the pooled Mixed_5c map."""
         return self.pool(self.trunk(clips)).mean(dim=2)
+
+    def window_features(self, frames: Tensor, starts: Sequence[int], window: int) -> Tensor | None:
+        """Features (B, 1024) of the windows of `frames` (C, N, H, W) that begin at `starts`; None if nothing is shared.
+
+        What neighbouring windows have in common is computed once: see `vidtad.models.i3d_windows`.
+        """
+        if frames.device.type != "cpu" or not worthwhile(starts, window):
+            return None
+        maps = prefix(self, frames, starts, window)
+        for name in self.end_points[SHARED_END_POINTS:]:
+            maps = self.get_submodule(name)(maps)
+        return self.pool(maps).mean(dim=2)
 
     def classify(self, pooled: Tensor) -> Tensor:
         """pooled (B, 1024, T'') -> class scores before softmax (B, num_classes, T'')."""
