@@ -93,7 +93,8 @@ def passed(model: ActionFormer, features: Tensor, mask: Tensor) -> tuple[dict[st
     pyramid, _, masks = model.pyramid(features, mask)
     output = model(features, mask)
     named: dict[str, np.ndarray] = {}
-    for level, (x, normed) in enumerate(zip(pyramid, model.neck(pyramid), strict=True)):
+    for level, x in enumerate(pyramid):
+        normed = model.neck(x, level)
         named[f"backbone.{level}"] = x.transpose(1, 2).numpy()
         named[f"fpn.{level}"] = normed.transpose(1, 2).numpy()
         named[f"mask.{level}"] = ~masks[level].numpy()

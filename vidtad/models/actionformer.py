@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from vidtad.models.actionformer_config import THUMOS14_I3D, ActionFormerConfig
 from vidtad.models.local_attention import global_attention, local_attention
 
-SLICE = 2048
-"""Steps at a time that wide layers and dense convolutions see when no gradient is wanted."""
+SLICE = 1024
+"""Steps at a time that blocks and dense convolutions see when no gradient is wanted."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Convolution(nn.Conv1d):
         padded, length = F.pad(x, (0, 0, len(taps) // 2, len(taps) // 2)), x.shape[1]
         summed = padded[:, :length:stride] * taps[0]
         for place, tap in enumerate(taps[1:], 1):
-            summed = torch.addcmul(summed, padded[:, place : place + length : stride], tap)
+            summed.addcmul_(padded[:, place : place + length : stride], tap)
         return summed
 
 
@@ -82,7 +82,7 @@ class MaskedConvolution(nn.Module):
         self.conv = Convolution(inputs, outputs, kernel, bias=bias, depthwise=depthwise)
 
     def forward(self, x: Tensor, valid: Tensor, stride: int = 1) -> Tensor:
-        return self.conv(x, stride) * valid
+        return self.conv(x, stride).mul_(valid)
 
 
 class ChannelNorm(nn.Module):
@@ -163,19 +163,24 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """`x` (B, T, D), `valid` (B, T / stride, 1), of the output -> (B, T / stride, D)."""
+        length = valid.shape[1]
+        if torch.is_grad_enabled() or length <= SLICE or self.attn.span <= 1:
+            return self._whole(x, valid)
+        # Only a few steps to either side matter: piece by piece, little more than input and output is in memory.
+        margin, result = self.attn.span // 2 + 1, x.new_empty(len(x), length, x.shape[2])
+        for start in range(0, length, SLICE):
+            stop = min(start + SLICE, length)
+            left, right = max(start - margin, 0), min(stop + margin, length)
+            piece = self._whole(x[:, left * self.stride : right * self.stride], valid[:, left:right])
+            result[:, start:stop] = piece[:, start - left : stop - left]
+        return result
+
+    def _whole(self, x: Tensor, valid: Tensor) -> Tensor:
         attended = self.attn(self.ln1(x), valid, self.stride)
         if self.stride > 1:
             x = F.max_pool1d(x.transpose(1, 2), 3, self.stride, padding=1).transpose(1, 2)
         x = x * valid + self.drop_path_attn(attended)
-        return x + self.drop_path_mlp(self._widened(self.ln2(x)) * valid)
-
-    def _widened(self, x: Tensor) -> Tensor:
-        if torch.is_grad_enabled() or x.shape[1] <= SLICE:
-            return self.mlp(x)
-        widened = torch.empty_like(x)
-        for part, target in zip(x.split(SLICE, dim=1), widened.split(SLICE, dim=1), strict=True):
-            target.copy_(self.mlp(part))
-        return widened
+        return x + self.drop_path_mlp(self.mlp(self.ln2(x)) * valid)
 
 
 class Backbone(nn.Module):
@@ -203,7 +208,7 @@ class Backbone(nn.Module):
             parts = x.split(self.config.in_channels, dim=-1)
             x = torch.cat([proj(part, valid[0]) for proj, part in zip(self.proj, parts, strict=True)], dim=-1)
         for conv, norm in zip(self.embd, self.embd_norm, strict=True):
-            x = _masked_again(F.relu(norm(conv(x, valid[0]))), valid[0], self.config)
+            x = _masked_again(norm(conv(x, valid[0])).relu_(), valid[0], self.config)
         if self.config.positions:
             x = x + self._positions(first, x.shape[1], total) * valid[0]
         for block in self.stem:
@@ -227,8 +232,8 @@ class Neck(nn.Module):
         super().__init__()
         self.fpn_norms = nn.ModuleList(ChannelNorm(config.channels, _epsilon(config)) for _ in config.ranges)
 
-    def forward(self, pyramid: list[Tensor]) -> list[Tensor]:
-        return [norm(x) for norm, x in zip(self.fpn_norms, pyramid, strict=True)]
+    def forward(self, x: Tensor, level: int) -> Tensor:
+        return self.fpn_norms[level](x)
 
 
 class Head(nn.Module):
@@ -247,7 +252,7 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         for conv, norm in zip(self.head, self.norm, strict=True):
-            x = _masked_again(F.relu(norm(conv(x, valid))), valid, self.config)
+            x = _masked_again(norm(conv(x, valid)).relu_(), valid, self.config)
         output: MaskedConvolution = self.get_submodule(self.name)  # type: ignore[assignment]
         return output(x, valid) if self.config.layout == "released" else output.conv(x)
 
@@ -265,9 +270,8 @@ class RegressionHead(Head):
         super().__init__(config, "offset_head", 2)
         self.scale = nn.ModuleList(Scale() for _ in config.ranges)
 
-    def offsets(self, pyramid: Sequence[Tensor], valid: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        scales: list[Tensor] = [module.scale for module in self.scale]  # type: ignore[misc]
-        return tuple(F.relu(self(x, m) * s) for x, m, s in zip(pyramid, valid, scales, strict=True))
+    def offsets(self, x: Tensor, valid: Tensor, level: int) -> Tensor:
+        return F.relu(self(x, valid) * self.scale[level].get_parameter("scale"))
 
 
 class ActionFormer(nn.Module):
@@ -295,9 +299,12 @@ class ActionFormer(nn.Module):
         ValueError on a wrong shape.
         """
         pyramid, valid, masks = self.pyramid(features, mask, first, total)
-        levels = self.neck(pyramid)
-        logits = tuple(self.cls_head(x, m) for x, m in zip(levels, valid, strict=True))
-        return ActionFormerOutput(logits, self.reg_head.offsets(levels, valid), tuple(masks))
+        logits, offsets = [], []
+        for level, (x, inside) in enumerate(zip(pyramid, valid, strict=True)):
+            normed = self.neck(x, level)
+            logits.append(self.cls_head(normed, inside))
+            offsets.append(self.reg_head.offsets(normed, inside, level))
+        return ActionFormerOutput(tuple(logits), tuple(offsets), tuple(masks))
 
     def pyramid(
         self, features: Tensor, mask: Tensor, first: int = 0, total: int | None = None
