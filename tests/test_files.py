@@ -33,8 +33,14 @@ def test_new_files_have_the_usual_mode(tmp_path: Path) -> None:
 
 def test_a_file_in_the_way_of_a_folder_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
+    for folder in ("file", "file/below"):
+        with pytest.raises(InputError, match=f"{folder}: a file is in the place"):
+            write_json(tmp_path / folder / "x.json", 1)
+
+
+def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot write here"):
-        write_json(tmp_path / "file" / "x.json", 1)
+        write_json(tmp_path / ("n" * 300) / "x.json", 1)
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b"", b"[" * 100_000])

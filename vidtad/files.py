@@ -17,16 +17,24 @@ VIDEO_SUFFIXES = frozenset(
 """What a folder is searched for; a video given by name may be called anything."""
 
 
+def make_folder(folder: Path) -> None:
+    """Make `folder` with those above it; one that is there stays. Raises InputError when a file is in its place."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"{folder}: a file is in the place of this folder; choose another one to write to") from error
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Binary file that appears under `path` only when the block ends without an error.
 
     The bytes go to a temporary file in the same folder, reach the disk, and are renamed. Raises RunError when
-    the folder cannot be made or written (permission, full disk).
+    the folder cannot be made or written (permission, full disk), InputError when it is a file.
     """
     path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
         raise RunError(f"{path}: cannot write here ({error.strerror or error})") from error

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from vidtad.errors import RunError
+from vidtad.files import make_folder
 
 _TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK, getattr(errno, "EWOULDBLOCK", errno.EAGAIN)}
 
@@ -23,7 +24,7 @@ def claim(path: Path, what: str = "") -> Iterator[None]:
 
     The operating system holds the lock, so one left by a killed process is free at once. Two claims exclude each
     other within a process too. Raises Busy at once when it is taken (`what` names the thing), RunError where files
-    cannot be made or locked.
+    cannot be made or locked, InputError where a file is in the place of the folder.
     """
     made = not path.parent.exists()
     file = _locked(path, what)
@@ -66,7 +67,7 @@ def _locked(path: Path, what: str) -> IO[bytes]:
 def _opened(path: Path) -> IO[bytes]:
     for attempt in range(20):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             return open(path, "a+b")
         except (FileNotFoundError, PermissionError) as error:
             # A neighbour removed the empty folder in between; Windows refuses files that are being removed.

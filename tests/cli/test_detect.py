@@ -190,3 +190,15 @@ def test_other_formats_are_written_beside_the_json(clip: Path, bundle: Path, tmp
     assert wrong.exit_code == 2 and "srt" in wrong.stderr and not (tmp_path / "u").exists()
     nowhere = run("detect", clip, "--model", bundle, "--out", "-", "--format", "srt")
     assert nowhere.exit_code == 2 and "--out" in nowhere.stderr
+
+
+def test_misuse_of_detect_is_one_sentence_and_writes_nothing(clip: Path, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for said, options in {
+        "a file is in the place": ("--out", tmp_path / "file"),
+        "not a finite number": ("--out", tmp_path / "out", "--min-score", "nan"),
+    }.items():
+        result = run("detect", clip, "--model", bundle, *options)
+        assert (result.exit_code, result.stdout) == (2, ""), result.stderr
+        assert said in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

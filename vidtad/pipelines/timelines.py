@@ -1,5 +1,6 @@
 """One input (video or feature file) to one timeline on disk; the unit of work of `vidtad detect`."""
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -36,6 +37,10 @@ class Job:
     batch: int = 8
     overwrite: bool = False
     precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.min_score):
+            raise InputError(f"--min-score {self.min_score}: not a finite number")
 
 
 class Worker:
