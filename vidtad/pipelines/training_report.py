@@ -106,15 +106,22 @@ def _summary(outcome: Outcome) -> str:
 
 
 def trust(result: Evaluation) -> str:
-    """How far a score on so few instances can be trusted, in words."""
-    amount = f"{result.instances} segments in {result.videos} videos"
-    return f"on {amount} only: another split may differ much" if result.instances < 100 else f"on {amount}"
+    """How far a score on so many instances can be trusted, in words."""
+    amount = f"on {result.instances} segments in {result.videos} videos"
+    if "bootstrap" not in result.details:
+        return amount
+    found = result.details["bootstrap"]["average_mAP"]
+    low, high = (f"{100 * found[key]:.0f}" for key in ("low", "high"))
+    return f"{amount}: with other videos of this kind expect {low} to {high} % (95 %, resampled videos)"
 
 
 def blind_line(result: Evaluation, blind: float) -> str:
     """How much of the score needs no look at the video."""
     line = f"a detector that never looks, and says where actions lay in training, scores {100 * blind:.1f} %"
-    return line if result.average_mAP > blind else f"{line}: this one is no better"
+    if result.average_mAP <= blind:
+        return f"{line}: this one is no better"
+    low = result.details["bootstrap"]["average_mAP"]["low"] if "bootstrap" in result.details else blind
+    return f"{line}: with so few videos that this one is better is not certain" if low < blind else line
 
 
 def operating_line(point: Operating) -> str:

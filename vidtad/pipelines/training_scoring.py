@@ -7,7 +7,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from vidtad.bundle import Bundle
-from vidtad.evaluation import Evaluation
+from vidtad.evaluation import Evaluation, Extras
+from vidtad.evaluation.files import add_extras
 from vidtad.evaluation.protocols import Protocol
 from vidtad.evaluation.scoring import evaluate
 from vidtad.features import Features
@@ -20,6 +21,10 @@ from vidtad.pipelines.training_report import Outcome
 from vidtad.pipelines.training_settings import Facts, Plan
 from vidtad.train_react import TrainingVideo
 
+KEPT = ("protocol", "average_mAP", "mAP", "tiou_thresholds", "videos", "instances", "ap", "bootstrap")
+"""Entries of an evaluation that a bundle keeps."""
+SAMPLES = 300
+"""Resamplings of the videos for the interval of a score."""
 ROUNDS = 10
 """How often validation is scored within a run."""
 
@@ -36,9 +41,17 @@ class Data:
     facts: Facts
 
     def truth(self, names: tuple[str, ...]) -> Annotations:
-        """Annotations of these videos."""
-        table = replace(self.labels.table, subset=())
-        return table.select(np.isin(np.array(table.videos), names)[table.video])
+        """Annotations of these videos alone."""
+        table = self.labels.table
+        inside = np.isin(np.array(table.videos), names)
+        kept = table.select(inside[table.video])
+        return replace(
+            kept,
+            videos=tuple(name for name in table.videos if name in names),
+            subset=(),
+            duration=table.duration[inside],
+            video=(np.cumsum(inside) - 1)[kept.video],
+        )
 
 
 class Scorer:
@@ -76,6 +89,14 @@ class Scorer:
         predictions = Predictions.from_rows(rows)
         return evaluate(self.data.truth(names), predictions, self.protocol), predictions
 
+    def final(self, bundle: Bundle, names: tuple[str, ...]) -> tuple[Evaluation, Predictions]:
+        """The same with an interval of the score, where the protocol has one."""
+        result, predictions = self.score(bundle, names)
+        if self.protocol.kind != "temporal" or len(names) < 2:
+            return result, predictions
+        extras = Extras(bootstrap=SAMPLES, proposals=False)
+        return add_extras(result, self.data.truth(names), predictions, (), extras), predictions
+
     def blind(self, names: tuple[str, ...]) -> float:
         """Average mAP of a detector that never looks at a video."""
         table = replace(self.data.labels.table, subset=())
@@ -89,14 +110,15 @@ def final_outcome(bundle: Bundle, data: Data, plan: Plan, scorer: Scorer, check:
     predictions = truth = operating = None
     decoding = dict(plan.decoding)
     if data.split.validation:
-        scores["validation"], predictions = scorer.score(bundle, data.split.validation)
+        scores["validation"], predictions = scorer.final(bundle, data.split.validation)
         truth = data.truth(data.split.validation)
         operating = best_operating_point(truth, predictions, scorer.protocol)
         decoding |= {} if operating is None else {"display_score": operating.score}
     if data.split.test:
-        scores["test"], _ = scorer.score(bundle, data.split.test)
-    kept = ("protocol", "average_mAP", "mAP", "tiou_thresholds", "videos", "instances", "ap")
-    recorded = {part: {key: result.to_json()[key] for key in kept} for part, result in scores.items()}
+        scores["test"], _ = scorer.final(bundle, data.split.test)
+    recorded = {
+        part: {key: value for key, value in result.to_json().items() if key in KEPT} for part, result in scores.items()
+    }
     blind = {part: scorer.blind(getattr(data.split, part)) for part in scores}
     for part, score in blind.items():
         recorded[part]["average_mAP_without_looking"] = score
