@@ -164,7 +164,7 @@ def load_features(path: Path, foreign: Grid | None = None, *, check_hash: bool =
         values = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such feature file") from error
-    except (OSError, ValueError, EOFError) as error:
+    except Exception as error:  # NumPy parses the header as Python text and passes on whatever that raises
         raise InputError(f"{path}: not a feature file (expected a .npy array of numbers)") from error
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f" or not values.size:
         raise InputError(f"{path}: expected a (rows, channels) array of floating-point numbers")

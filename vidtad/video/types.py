@@ -1,8 +1,10 @@
 """The nouns of decoding: what is known of a video, one frame of it, and what a full pass found."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
+from types import NoneType
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,9 +38,32 @@ class VideoInfo:
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> "VideoInfo":
-        """Inverse of `to_json`; unknown keys are ignored. Raises KeyError, TypeError or ValueError."""
+        """Inverse of `to_json`; unknown keys are ignored. Raises KeyError, TypeError, ValueError or ArithmeticError."""
         known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
-        return cls(**known | {"fps": Fraction(document.get("fps_exact", document["fps"]))})
+        info = cls(**known | {"fps": Fraction(document.get("fps_exact", document["fps"]))})
+        for name, kinds in _KINDS.items():
+            value = getattr(info, name)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+                raise TypeError(f"{name} of a video cannot be {value!r}"[:200])
+        if not (info.fps > 0 and 0 <= info.duration_s < math.inf and math.isfinite(info.start_s)):
+            raise ValueError("a video needs a rate above 0 and times that are finite numbers")
+        if info.width < 0 or info.height < 0 or (info.frames or 0) < 0:
+            raise ValueError("a video cannot have a size or a number of frames below 0")
+        return info
+
+
+_KINDS: dict[str, Any] = {
+    "path": str,
+    "width": int,
+    "height": int,
+    "duration_s": (int, float),
+    "frames": (int, NoneType),
+    "codec": str,
+    "rotation": int,
+    "constant_rate": bool,
+    "start_s": (int, float),
+    "decoder": str,
+}
 
 
 class Picture(Protocol):
