@@ -374,3 +374,9 @@ def test_mistakes_say_what_is_wrong() -> None:
     ]
     with pytest.raises(InputError):
         best_operating_point(TRUTH.select(np.zeros(3, bool)), FOUND, PROTOCOLS["thumos14"])
+
+
+@pytest.mark.parametrize("command", ["train", "labels check", "labels convert"])
+def test_help_has_an_example(command: str) -> None:
+    result = run(*command.split(), "--help")
+    assert result.exit_code == 0 and "Example: vidtad" in " ".join(result.stdout.split())
