@@ -2,7 +2,8 @@
 
 Two people at the ends of a wide picture, a third between them. Whoever stretches an arm "hands over" when the other
 one stretches an arm too, and merely "reaches out" when not: the two look alike, and what tells them apart is further
-away than what a cell of the maps sees. Prints one JSON line a head: its frame mAP (AVA's rules, box IoU 0.5) against
+away than what a cell of the maps sees. ACAR and ACFB read the very trunk the linear head trained, frozen: what they
+gain, they gain by relating people. Prints one JSON line a head: its frame mAP (AVA's rules, box IoU 0.5) against
 the linear head's of the same run, with annotated boxes and with boxes the Action Transformer proposed.
 
     python benchmarks/people_learning.py --clips 60 --epochs 25 --out /tmp/people
@@ -135,7 +136,7 @@ def jobs(folder: Path, epochs: int) -> dict[str, PeopleJob]:
     slowfast = replace(base, trunk="slowfast/tiny", weights="random", convention=slow)
     found = {
         "linear": replace(slowfast, model="linear", config=LinearConfig()),
-        "acar": replace(slowfast, model="acar", config=acar),
+        "acar": replace(base, model="acar", config=acar, freeze_trunk=True),
         "acfb": replace(base, model="acfb", config=replace(REPORTED, reduced=64, hidden=32)),
         "action-transformer": replace(
             base,
@@ -149,6 +150,7 @@ def jobs(folder: Path, epochs: int) -> dict[str, PeopleJob]:
         ),
     }
     found = {name: replace(job, out=folder / f"{name}.safetensors") for name, job in found.items()}
+    found["acar"] = replace(found["acar"], start=found["linear"].out)
     found["acfb"] = replace(found["acfb"], start=found["acar"].out)
     return found
 

@@ -102,6 +102,14 @@ def test_a_bank_head_goes_on_from_acar_and_keeps_its_trunk(labelled: Path, tmp_p
         run_people_training(second)
 
 
+def test_a_frozen_trunk_stays_as_it_was(labelled: Path, tmp_path: Path) -> None:
+    first = run_people_training(job(labelled, tmp_path / "linear.safetensors"))
+    more = job(labelled, tmp_path / "acar.safetensors", "acar", weights=None, convention=None, trunk=None)
+    trained = run_people_training(replace(more, start=first.path, freeze_trunk=True))
+    for key, value in first.bundle.extractor_weights.items():
+        assert torch.equal(trained.bundle.extractor_weights[key], value), key
+
+
 def test_going_on_from_a_bundle_of_the_same_head(labelled: Path, tmp_path: Path) -> None:
     first = run_people_training(job(labelled, tmp_path / "a.safetensors"))
     idle = Schedule(epochs=1, lr=1e-12, drop_epochs=())

@@ -48,6 +48,7 @@ class PeopleJob:
     trained `acar` bundle, which then fills the bank (trunk and bank stay as they are while the head learns).
     `weights`: of the trunk instead: a file, a checkpoint id, `random` or `random:SEED`. `config`: the head's, for
     other sizes than the published. `schedule`: None for one scaled to the data. `convention`: None for the trunk's.
+    `freeze_trunk`: only the head learns.
     """
 
     annotations: Path
@@ -65,6 +66,7 @@ class PeopleJob:
     epochs: int | None = None
     batch: int = 8
     val_fraction: float = 0.2
+    freeze_trunk: bool = False
     seed: int = 0
     device: str = "cpu"
 
@@ -240,7 +242,7 @@ def _network(job: PeopleJob, classes: int, poses: int) -> tuple[PersonNetwork, s
 
         path = Path(str(job.weights)) if Path(str(job.weights)).is_file() else fetch(str(job.weights))
         network = PersonNetwork(preset.load(_without_classifier(read_state_dict(path))), head)
-    network.freeze_norm = not seeded
+    network.freeze_norm, network.freeze_trunk = not seeded, job.freeze_trunk
     if isinstance(head, AcfbHead):
         _prepare_bank(network, bank)
     return network, trunk, convention
