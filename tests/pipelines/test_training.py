@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from vidtad.bundle import load_bundle
 from vidtad.cli import app
 from vidtad.errors import InputError
 from vidtad.evaluation.protocols import PROTOCOLS
+from vidtad.evaluation.scoring import evaluate
 from vidtad.formats.tables import Annotations, Predictions
 from vidtad.pipelines.training import Sampling, TrainingJob, run_training
 from vidtad.pipelines.training_mistakes import best_operating_point, worst_mistakes
+from vidtad.pipelines.training_report import trust
 from vidtad.pipelines.training_settings import ReActRecipe
 from vidtad.synth import Level, write_clips
 
@@ -380,3 +383,13 @@ def test_mistakes_say_what_is_wrong() -> None:
 def test_help_has_an_example(command: str) -> None:
     result = run(*command.split(), "--help")
     assert result.exit_code == 0 and "Example: vidtad" in " ".join(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "says"), [(0.13, 0.77, "expect 13 to 77 %"), (1.0, 1.0, "no interval can be told")]
+)
+def test_an_interval_is_told_only_where_there_is_one(low: float, high: float, says: str) -> None:
+    result = evaluate(TRUTH, FOUND, PROTOCOLS["thumos14"])
+    assert trust(result) == "on 3 segments in 2 videos"
+    details = {"bootstrap": {"average_mAP": {"low": low, "high": high}}}
+    assert says in trust(replace(result, details=details))

@@ -111,6 +111,8 @@ def trust(result: Evaluation) -> str:
     if "bootstrap" not in result.details:
         return amount
     found = result.details["bootstrap"]["average_mAP"]
+    if found["high"] - found["low"] < 0.005:  # resampling videos that are all alike says nothing of others
+        return f"{amount}: all of them alike, so no interval can be told"
     low, high = (f"{100 * found[key]:.0f}" for key in ("low", "high"))
     return f"{amount}: with other videos of this kind expect {low} to {high} % (95 %, resampled videos)"
 
