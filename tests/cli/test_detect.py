@@ -197,6 +197,7 @@ def test_misuse_of_detect_is_one_sentence_and_writes_nothing(clip: Path, bundle:
     for said, options in {
         "a file is in the place": ("--out", tmp_path / "file"),
         "not a finite number": ("--out", tmp_path / "out", "--min-score", "nan"),
+        "at most 18 digits": ("--out", tmp_path / "out", "--weights", "random:" + 30 * "9"),
     }.items():
         result = run("detect", clip, "--model", bundle, *options)
         assert (result.exit_code, result.stdout) == (2, ""), result.stderr

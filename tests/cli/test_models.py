@@ -26,7 +26,8 @@ def test_list_names_published_checkpoints_with_their_facts() -> None:
 
 def test_an_added_bundle_is_listed_shown_and_found_by_name(tmp_path: Path) -> None:
     bundle = seeded_react(tmp_path / "mine.safetensors", queries=4, width=32, heads=4)
-    assert run("models", "add", bundle, "--as", "kitchen").exit_code == 0
+    added = json.loads(run("models", "add", bundle, "--as", "kitchen", "--json").stdout)
+    assert added["name"] == "kitchen" and Path(added["path"]).is_file()
     shown = json.loads(run("models", "show", "kitchen", "--json").stdout)
     assert shown["head"] == "react" and shown["classes"] == ["jump", "wave", "walk"]
     assert "kitchen" in run("models", "list", "--cached").stdout

@@ -107,3 +107,10 @@ def test_frame_diagnosis_by_size_and_crowd():
     sizes = [(entry["instances"], entry["mAP"]) for entry in found["box_size"].values()]
     assert sizes == [(1, 0.0), (0, None), (2, 0.5)]
     assert [entry["instances"] for entry in found["persons_in_image"].values()] == [1, 2, 0, 0]
+
+
+def test_an_overlap_of_three_tenths_counts_on_the_grid_of_ego4d_and_not_on_that_of_epic():
+    truth = Annotations.from_rows([("v", "x", 0, 10)])
+    predicted = Predictions.from_rows([("v", "x", 0, 3, 0.5)])
+    scores = {name: evaluate(truth, predicted, PROTOCOLS[name]).mAP.tolist() for name in ("ego4d", "epic")}
+    assert scores == {"ego4d": [1, 1, 1, 0, 0], "epic": [1, 1, 0, 0, 0]}

@@ -14,10 +14,11 @@ from vidtad.evaluation import evaluate
 from vidtad.evaluation.align import align
 from vidtad.evaluation.characteristics import Bins
 from vidtad.evaluation.diagnosis import BACKGROUND_TIOU, OUTCOMES, SLICES, diagnose, mean_ap
-from vidtad.evaluation.epic import NOUN_STRIDE, TASKS, relabel
+from vidtad.evaluation.ego4d import RETRIEVAL_AT, RETRIEVAL_TIOU, retrieval_recall
+from vidtad.evaluation.epic import NOUN_STRIDE, TASKS, challenge_metrics, relabel
 from vidtad.evaluation.frames import evaluate_frames
 from vidtad.evaluation.proposals import opentad_grid, proposal_recall
-from vidtad.evaluation.protocols import PROTOCOLS
+from vidtad.evaluation.protocols import ACTIVITYNET_TIOU, PROTOCOLS
 from vidtad.evaluation.temporal import class_slices, find_pairs, match, score
 from vidtad.formats.ava import read_boxes, read_excluded, read_label_map
 from vidtad.formats.reading import read_annotations, read_predictions
@@ -60,7 +61,8 @@ def anet_map_case(case: Path) -> Numbers:
 
 
 def temporal_numbers(truth: Any, predicted: Any, rules: Any, subset: str, blocked: Any, wanted: Any) -> Numbers:
-    """Every table of one evaluator; `wanted` only says which of the optional ones are stored."""
+    """Every table of one evaluator; `wanted` only says which of the optional ones are stored, and for which k."""
+    rules = replace(rules, recall_at=tuple(wanted.get("recall_top_k", rules.recall_at)))
     try:
         aligned = align(truth, predicted, rules, subset, blocked)
     except InputError as error:
@@ -105,7 +107,8 @@ def proposals_ar_an(manifest: dict[str, Any], io: Mapping[str, np.ndarray], fold
                 prefix = f"{case.name}/{name}/{number}"
                 budget = run["max_avg_nr_proposals"]
                 grid = opentad_grid(budget) if name == "opentad" else None
-                result = proposal_recall(aligned, budget, grid=grid)
+                tiou = run.get("tiou_thresholds", ACTIVITYNET_TIOU)
+                result = proposal_recall(aligned, budget, tiou, grid=grid)
                 out[f"{prefix}/recall"] = result.recall
                 out[f"{prefix}/average_recall"] = result.average_recall
                 out[f"{prefix}/proposals_per_video"] = result.proposals_per_video
@@ -121,18 +124,21 @@ def proposals_ar_an(manifest: dict[str, Any], io: Mapping[str, np.ndarray], fold
 
 def epic_map(manifest: dict[str, Any], io: Mapping[str, np.ndarray], folder: Path) -> Numbers:
     truth, predicted = read_annotations(folder / "annotations.csv"), read_predictions(folder / "submission.json")
-    rules = PROTOCOLS["epic"]
+    asked = json.loads((folder / "expected.json").read_text())
+    rules = replace(PROTOCOLS["epic"], tiou=tuple(asked["tiou_thresholds"]))
     out: Numbers = {"num_nouns": NOUN_STRIDE}
+    results = {}
     for task in TASKS:
         aligned = align(relabel(truth, task), relabel(predicted, task), rules)
-        result = score(aligned)
+        result = results[task] = score(aligned)
         out |= {f"tasks/{task}/ap/{name}": row for name, row in zip(result.classes, result.ap, strict=True)}
         out[f"tasks/{task}/mAP"] = result.mAP
         out[f"tasks/{task}/average_mAP"] = result.average_mAP
         out[f"tasks/{task}/n_classes"] = len(result.classes)
         out[f"tasks/{task}/n_predictions_kept"] = len(aligned.order)
-    whole = evaluate(truth, predicted, rules)
-    return out | {f"printed/{name}": value for name, value in whole.details["challenge"].items()}
+    details = evaluate(truth, predicted, rules).details
+    printed = details.get("challenge") or challenge_metrics(results)
+    return out | {f"printed/{name}": value for name, value in printed.items()}
 
 
 def ego4d_mq(manifest: dict[str, Any], io: Mapping[str, np.ndarray], folder: Path) -> Numbers:
@@ -141,13 +147,22 @@ def ego4d_mq(manifest: dict[str, Any], io: Mapping[str, np.ndarray], folder: Pat
     out: Numbers = {}
     for order in ("sorted", "file_order"):
         predicted = read_predictions(folder / f"preds_{order}.json")
-        result = evaluate(flat, predicted, PROTOCOLS["ego4d"], asked.get("subset"))
+        official = asked[order]["ego4d_detection"]["tiou_thresholds"]
+        rules = replace(PROTOCOLS["ego4d"], tiou=tuple(official))
+        result = evaluate(flat, predicted, rules, asked.get("subset"))
         prefix = f"{order}/ego4d_detection"
         out |= {f"{prefix}/ap/{name}": row for name, row in zip(result.classes, result.ap, strict=True)}
         out |= {f"{prefix}/mAP": result.mAP, f"{prefix}/average_mAP": result.average_mAP}
-        out[f"{order}/ego4d_retrieval/recall"] = result.details["retrieval"]["recall"]
+        wanted = asked[order]["ego4d_retrieval"]
+        if (wanted["tiou"], wanted["k"]) == (list(RETRIEVAL_TIOU), list(RETRIEVAL_AT)):
+            recall = result.details["retrieval"]["recall"]
+        else:
+            aligned = align(flat, predicted, rules, asked.get("subset"))
+            recall = retrieval_recall(aligned, wanted["tiou"], wanted["k"])
+        out[f"{order}/ego4d_retrieval/recall"] = recall
         for name in ("actionformer", "opentad"):
-            rules = replace(PROTOCOLS[name], tiou=PROTOCOLS["ego4d"].tiou)
+            grid = asked[order][name].get("tiou_thresholds", official)
+            rules = replace(PROTOCOLS[name], tiou=tuple(grid))
             numbers = temporal_numbers(wrapped, predicted, rules, asked.get("subset"), (), asked[order][name])
             out |= {f"{order}/{name}/{path}": value for path, value in numbers.items()}
     return out

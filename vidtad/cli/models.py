@@ -65,7 +65,9 @@ def show(
 
 @models.command()
 def fetch(
-    names: Annotated[list[str], typer.Argument(help="Names from `vidtad models list`.")], quiet: Quiet = False
+    names: Annotated[list[str], typer.Argument(help="Names from `vidtad models list`.")],
+    quiet: Quiet = False,
+    json: AsJson = False,
 ) -> None:
     """Download checkpoints into the cache and verify them.
 
@@ -73,10 +75,14 @@ def fetch(
     """
     from vidtad.checkpoints import fetch as download
 
+    fetched = {}
     for name in names:
         with progress_bar(name, quiet=quiet) as progress:
-            path = download(name, progress=progress)
-        typer.echo(str(path))
+            fetched[name] = str(download(name, progress=progress))
+        if not json:
+            typer.echo(fetched[name])
+    if json:
+        print_json({"fetched": fetched})
 
 
 @models.command()
@@ -85,6 +91,7 @@ def add(
     name: Annotated[
         str | None, typer.Option("--as", help="Name to keep it under; a checkpoint's id for authors' files.")
     ] = None,
+    json: AsJson = False,
 ) -> None:
     """Put a local file into the cache: a detector bundle, or a checkpoint you downloaded by hand.
 
@@ -95,7 +102,10 @@ def add(
     added = register(file, name=name)
     for sentence in added.notes:
         note(sentence)
-    typer.echo(f"{added.name}: {added.path}")
+    if json:
+        print_json({"name": added.name, "path": str(added.path), "notes": list(added.notes)})
+    else:
+        typer.echo(f"{added.name}: {added.path}")
 
 
 def plain(value: Any) -> str:

@@ -93,7 +93,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol("multithumos", DENSE_TIOU),
         Protocol("charades", DENSE_TIOU),
         Protocol("epic", EPIC_TIOU, kind="epic"),
-        Protocol("ego4d", EPIC_TIOU, kind="ego4d"),
+        Protocol("ego4d", KIT_TIOU, kind="ego4d"),
         Protocol("ava", BOX_IOU, kind="ava"),
         Protocol("ava-acar", BOX_IOU, kind="ava-acar"),
         Protocol("ava-pyslowfast", BOX_IOU, kind="ava-pyslowfast"),

@@ -125,6 +125,8 @@ def _seed(text: str) -> int:
     seed = text.partition(":")[2] or "0"
     if not seed.isdecimal():
         raise InputError(f"--weights {text}: the seed must be a whole number, as in random:0")
+    if len(seed) > 18:  # torch takes 64 bits
+        raise InputError(f"--weights {text}: a seed has at most 18 digits")
     return int(seed)
 
 
