@@ -5,7 +5,7 @@ import torch
 
 from vidtad import extractors
 from vidtad.models import i3d_windows
-from vidtad.models.fold import channels_last, fold_batch_norm, pointwise
+from vidtad.models.fold import channels_last, fold_batch_norm, planar
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +15,7 @@ def published() -> torch.nn.Module:
 
 @pytest.fixture(scope="module")
 def folded(published) -> torch.nn.Module:
-    return channels_last(pointwise(fold_batch_norm(published)))
+    return channels_last(planar(fold_batch_norm(published)))
 
 
 def stream(frames: int, side: int = 64) -> torch.Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vidtad.errors import InputError
 from vidtad.extractors.preprocess import INTERPOLATIONS, centre_crop, resized, target_size
-from vidtad.models.fold import channels_last, fold_batch_norm, pointwise
+from vidtad.models.fold import averages_in_float32, channels_last, fold_batch_norm, planar
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Names of the number formats a network may compute in."""
@@ -143,7 +143,10 @@ class ClipExtractor:
             raise InputError(f"no precision is called {precision!r}; there are {', '.join(PRECISIONS)}")
         self.name, self.convention, self.precision = name, convention, precision
         self.device = torch.device(device)
-        self.network = channels_last(pointwise(fold_batch_norm(network))).to(self.device, PRECISIONS[precision])
+        inference = channels_last(planar(fold_batch_norm(network)))
+        if precision != "float32":
+            inference = averages_in_float32(inference)
+        self.network = inference.to(self.device, PRECISIONS[precision])
         self._mean = torch.tensor(convention.mean, device=self.device)
         self._std = torch.tensor(convention.std, device=self.device)
 

@@ -44,32 +44,74 @@ def channels_last(network: nn.Module) -> nn.Module:
     return network
 
 
-class Pointwise(nn.Module):
-    """A convolution of kernel 1 as a matrix product: its output is channels last where its input is.
+class Planar(nn.Module):
+    """A 3D convolution whose kernel spans time alone, space alone, or neither, computed as a 2D one.
 
-    PyTorch's own, given such input and a kernel of one position, may answer in the other layout, in which every
-    later layer of a 3D network is slower (max pooling ten times on a CPU).
+    The same sums. On a CPU, PyTorch 2D convolutions are the faster ones (two to ten times for kernels in time alone,
+    see docs/performance.md), and keep channels last, where 3D ones of such kernels may answer in the other layout, in
+    which every later layer is slower too.
     """
 
     def __init__(self, convolution: nn.Conv3d):
         super().__init__()
-        self.weight = nn.Parameter(convolution.weight.detach().flatten(1).contiguous(), requires_grad=False)
+        weight, padding = convolution.weight.detach(), convolution.padding
+        assert isinstance(padding, tuple)
+        self.in_time = convolution.kernel_size[0] > 1
+        self.weight = nn.Parameter((weight[..., 0] if self.in_time else weight[:, :, 0]).contiguous(), False)
         self.bias = convolution.bias
-        self.stride = convolution.stride
+        axes = (0, 2) if self.in_time else (1, 2)
+        self.stride, self.padding, self.dilation = (
+            (values[axes[0]], values[axes[1]]) for values in (convolution.stride, padding, convolution.dilation)
+        )
+        self.every = 1 if self.in_time else convolution.stride[0]
+
+    @staticmethod
+    def fits(module: nn.Module) -> bool:
+        """Whether `module` is a convolution that this class stands for."""
+        if not isinstance(module, nn.Conv3d) or module.groups > 1 or not isinstance(module.padding, tuple):
+            return False
+        time_only = set(module.kernel_size[1:]) == {1} and set(module.stride[1:]) == {1}
+        flat = module.padding[0] == 0 if module.kernel_size[0] == 1 else not any(module.padding[1:])
+        return (module.kernel_size[0] == 1 or time_only) and flat and module.padding_mode == "zeros"
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (B, C, T, H, W) -> (B, C', T', H', W')."""
-        if max(self.stride) > 1:
-            x = x[(..., *(slice(None, None, step) for step in self.stride))]
-        return F.linear(x.movedim(1, -1), self.weight, self.bias).movedim(-1, 1)
+        """x (B, C, T, H, W) -> (B, C', T', H', W'), channels last."""
+        x = x[:, :, :: self.every].movedim(1, -1).contiguous()
+        batch, time, height, width, channels = x.shape
+        shape = (batch, time, height * width) if self.in_time else (batch * time, height, width)
+        flat = x.reshape(*shape, channels).movedim(-1, 1)
+        flat = F.conv2d(flat, self.weight, self.bias, self.stride, self.padding, self.dilation).movedim(1, -1)
+        sides = (-1, height, width) if self.in_time else (time, *flat.shape[1:3])
+        return flat.reshape(batch, *sides, flat.shape[-1]).movedim(-1, 1)
 
 
-def pointwise(network: nn.Module) -> nn.Module:
-    """Replace the 3D convolutions of kernel 1 in `network` by `Pointwise`, in place."""
+def planar(network: nn.Module) -> nn.Module:
+    """Replace the convolutions of `network` that `Planar` stands for, in place."""
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
-            if isinstance(child, nn.Conv3d) and set(child.kernel_size) == {1} and child.groups == 1:
-                setattr(module, name, Pointwise(child))
+            if Planar.fits(child):
+                setattr(module, name, Planar(child))  # type: ignore[arg-type]
+    return network
+
+
+class Float32(nn.Module):
+    """A layer without weights, computed in float32 whatever the format of its input, to which it returns."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the layer gives."""
+        return self.layer(x.float()).to(x.dtype)
+
+
+def averages_in_float32(network: nn.Module) -> nn.Module:
+    """Let average pools of 3D maps in `network` compute in float32, in place: on a CPU, PyTorch has no shorter ones."""
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.AvgPool3d | nn.AdaptiveAvgPool3d):
+                setattr(module, name, Float32(child))
     return network
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidtad.errors import InputError
-from vidtad.models.fold import Pointwise, joined
+from vidtad.models.fold import Planar, joined
 from vidtad.models.i3d_windows import SHARED_END_POINTS, prefix, worthwhile
 from vidtad.models.loading import load_exactly
 
@@ -61,7 +61,7 @@ class Unit3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv3d
-        if isinstance(conv, Pointwise) or set(conv.kernel_size) == {1}:
+        if isinstance(conv, Planar) or set(conv.kernel_size) == {1}:
             x = conv(x)
             return x if self.bn is None else F.relu_(self.bn(x))
         pads = [same_padding(*axis) for axis in zip(x.shape[2:], conv.kernel_size, conv.stride, strict=True)]
