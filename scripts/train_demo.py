@@ -83,7 +83,7 @@ RECIPES = {
     ),
     "actionformer": Recipe(
         ACTIONFORMER, ACTIONFORMER.max_len,
-        Schedule(epochs=12, lr=6e-4, decay="cosine", warmup_epochs=1, weight_decay=0.05, clip_norm=1.0, ema=0.99,
+        Schedule(epochs=10, lr=6e-4, decay="cosine", warmup_epochs=1, weight_decay=0.05, clip_norm=1.0, ema=0.99,
                  evaluate_from=3),
         actionformer_head,
     ),

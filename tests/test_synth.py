@@ -137,17 +137,19 @@ def test_unknown_level():
         render(1, 9)
 
 
-def test_shipped_bundle_knows_the_generated_classes():
-    from vidtad.checkpoints import builtin_bundle
+@pytest.mark.parametrize("head", ["react", "actionformer"])
+def test_shipped_bundle_knows_the_generated_classes(head):
+    from vidtad.checkpoints import BUILTIN_FOLDER, builtin_bundle
     from vidtad.pipelines.demo import FIRST_UNSEEN_SEED
     from vidtad.pipelines.extraction import bundle_extractor
     from vidtad.pipelines.temporal import load_detector
 
-    bundle = builtin_bundle("react")
-    assert bundle.classes == CLASSES
-    assert bundle.demonstration
+    bundle = builtin_bundle(head)
+    assert bundle.name == f"demo-{head}" and bundle.classes == CLASSES and bundle.demonstration
+    assert (BUILTIN_FOLDER / f"{bundle.name}.safetensors").stat().st_size < 5_000_000
     demo = set(range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + 1000))
     for split in ("train", "validation"):
         assert not demo & set(range(*bundle.training["seeds"][split]))
-    extractor = bundle_extractor(bundle).extractor
-    assert extractor.convention.width == bundle.width == load_detector(bundle).network.config.in_channels
+    detector = load_detector(bundle)
+    assert bundle_extractor(bundle).extractor.convention.width == bundle.width
+    assert 0 < detector.display_score < 1

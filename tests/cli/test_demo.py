@@ -11,8 +11,10 @@ from vidtad.timeline import read_timeline
 
 
 @pytest.mark.slow
-def test_the_demonstration_detects_in_unseen_clips(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path / "demo"), "--videos", "6", "--json"])
+@pytest.mark.parametrize("model", ["react", "actionformer"])
+def test_the_demonstration_detects_in_unseen_clips(tmp_path: Path, model: str) -> None:
+    arguments = ["demo", "--out", str(tmp_path / "demo"), "--videos", "6", "--model", model, "--json"]
+    result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["videos"] == 6 and document["tiou_thresholds"][2] == pytest.approx(0.5)
