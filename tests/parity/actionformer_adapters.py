@@ -90,7 +90,7 @@ def padded(rows: list[np.ndarray], length: int) -> tuple[Tensor, Tensor]:
 @torch.inference_mode()
 def passed(model: ActionFormer, features: Tensor, mask: Tensor) -> tuple[dict[str, np.ndarray], ActionFormerOutput]:
     """Everything a forward pass computes, by the fixtures' names (channels first), and its output."""
-    pyramid, _, masks = model.pyramid(features, mask)
+    pyramid, _, masks = model.pyramid(model.embed(features, mask), mask)
     output = model(features, mask)
     named: dict[str, np.ndarray] = {}
     for level, x in enumerate(pyramid):

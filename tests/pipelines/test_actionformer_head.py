@@ -49,7 +49,10 @@ def whole(model: ActionFormer, values: np.ndarray) -> list[tuple[torch.Tensor, t
 
 @pytest.mark.parametrize("changes", [{}, {"positions": True}, {"relative": True}, {"layout": "opentad"}])
 @pytest.mark.parametrize("steps", [5, 29, 32, 33, 160, 161, 399])
-def test_pieces_give_what_one_pass_at_the_official_length_gives(steps: int, changes: dict) -> None:
+def test_pieces_give_what_one_pass_at_the_official_length_gives(
+    steps: int, changes: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vidtad.pipelines.actionformer_head.ROWS", 20)
     model, values = network(**changes), rows(steps)
     points = predict_points(model, values, CPU, piece=32)
     for level, (scores, offsets) in enumerate(whole(model, values)):

@@ -202,15 +202,17 @@ class Backbone(nn.Module):
         if config.positions:
             self.register_buffer("table", position_table(config.max_len, width), persistent=False)
 
-    def forward(self, x: Tensor, valid: list[Tensor], first: int, total: int) -> list[Tensor]:
-        """`x` (B, T, inputs), `valid` (B, T_l, 1) of each level -> (B, T_l, D) of each level."""
+    def embed(self, x: Tensor, valid: Tensor, first: int, total: int) -> Tensor:
+        """`x` (B, T, inputs), `valid` (B, T, 1) -> (B, T, D)."""
         if isinstance(self.config.in_channels, tuple):
             parts = x.split(self.config.in_channels, dim=-1)
-            x = torch.cat([proj(part, valid[0]) for proj, part in zip(self.proj, parts, strict=True)], dim=-1)
+            x = torch.cat([proj(part, valid) for proj, part in zip(self.proj, parts, strict=True)], dim=-1)
         for conv, norm in zip(self.embd, self.embd_norm, strict=True):
-            x = _masked_again(norm(conv(x, valid[0])).relu_(), valid[0], self.config)
-        if self.config.positions:
-            x = x + self._positions(first, x.shape[1], total) * valid[0]
+            x = _masked_again(norm(conv(x, valid)).relu_(), valid, self.config)
+        return x + self._positions(first, x.shape[1], total) * valid if self.config.positions else x
+
+    def forward(self, x: Tensor, valid: list[Tensor]) -> list[Tensor]:
+        """`x` (B, T, D) embedded, `valid` (B, T_l, 1) of each level -> (B, T_l, D) of each level."""
         for block in self.stem:
             x = block(x, valid[0])
         pyramid = [x]
@@ -290,15 +292,31 @@ class ActionFormer(nn.Module):
         with torch.no_grad():
             bias[list(range(len(bias))) if classes is None else list(classes)] = _logit(probability)
 
-    def forward(self, features: Tensor, mask: Tensor, first: int = 0, total: int | None = None) -> ActionFormerOutput:
+    def forward(self, features: Tensor, mask: Tensor) -> ActionFormerOutput:
         """Detect in a batch of sequences.
 
         `features` (B, T, inputs) float, zeros on padding; `mask` (B, T) bool, true on padding, which must be
-        at the end; T a multiple of the last stride. `first` and `total` place a piece of a longer sequence:
-        its first step, and the padded length of the whole (position embedding alone needs them). Raises
-        ValueError on a wrong shape.
+        at the end; T a multiple of the last stride. Raises ValueError on a wrong shape.
         """
-        pyramid, valid, masks = self.pyramid(features, mask, first, total)
+        return self.detect(self.embed(features, mask), mask)
+
+    def embed(self, features: Tensor, mask: Tensor, first: int = 0, total: int | None = None) -> Tensor:
+        """(B, T, inputs) -> (B, T, D), the part of the network that comes before attention; T is free.
+
+        `first` and `total` place a piece of a longer sequence: its first step, and the padded length of the
+        whole (position embedding alone needs them).
+        """
+        config = self.config
+        if features.ndim != 3 or features.shape[-1] != config.inputs:
+            raise ValueError(f"ActionFormer: features {tuple(features.shape)}, expected (B, T, {config.inputs})")
+        if mask.shape != features.shape[:2]:
+            raise ValueError(f"ActionFormer: mask {tuple(mask.shape)} for features {tuple(features.shape)}")
+        valid = (~mask).unsqueeze(-1).to(features.dtype)
+        return self.backbone.embed(features, valid, first, total or features.shape[1])
+
+    def detect(self, embedded: Tensor, mask: Tensor) -> ActionFormerOutput:
+        """The rest of the network, for what `embed` gave."""
+        pyramid, valid, masks = self.pyramid(embedded, mask)
         logits, offsets = [], []
         for level, (x, inside) in enumerate(zip(pyramid, valid, strict=True)):
             normed = self.neck(x, level)
@@ -306,23 +324,13 @@ class ActionFormer(nn.Module):
             offsets.append(self.reg_head.offsets(normed, inside, level))
         return ActionFormerOutput(tuple(logits), tuple(offsets), tuple(masks))
 
-    def pyramid(
-        self, features: Tensor, mask: Tensor, first: int = 0, total: int | None = None
-    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    def pyramid(self, embedded: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Backbone outputs (B, T_l, D), validity (B, T_l, 1) as 0 or 1, and masks (B, T_l), of each level."""
-        self._check(features, mask)
+        if embedded.shape[1] % self.config.strides[-1]:
+            raise ValueError(f"ActionFormer: {embedded.shape[1]} steps are no multiple of {self.config.strides[-1]}")
         masks = [mask[:, ::stride] for stride in self.config.strides]
-        valid = [(~m).unsqueeze(-1).to(features.dtype) for m in masks]
-        return self.backbone(features, valid, first, total or features.shape[1]), valid, masks
-
-    def _check(self, features: Tensor, mask: Tensor) -> None:
-        config = self.config
-        if features.ndim != 3 or features.shape[-1] != config.inputs:
-            raise ValueError(f"ActionFormer: features {tuple(features.shape)}, expected (B, T, {config.inputs})")
-        if mask.shape != features.shape[:2]:
-            raise ValueError(f"ActionFormer: mask {tuple(mask.shape)} for features {tuple(features.shape)}")
-        if features.shape[1] % config.strides[-1]:
-            raise ValueError(f"ActionFormer: {features.shape[1]} steps are no multiple of {config.strides[-1]}")
+        valid = [(~m).unsqueeze(-1).to(embedded.dtype) for m in masks]
+        return self.backbone(embedded, valid), valid, masks
 
 
 def position_table(length: int, width: int) -> Tensor:

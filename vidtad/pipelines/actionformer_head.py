@@ -18,8 +18,10 @@ from vidtad.pipelines.options import known_fields
 from vidtad.postprocess import Detections, point_candidates, soft_nms
 from vidtad.windows import from_resized, resized
 
-PIECE = 8192
+PIECE = 32768
 """Rows that one pass answers for; to either side it also reads what the network's reach asks for."""
+ROWS = 2048
+"""Feature rows in memory at a time."""
 
 
 class Points(NamedTuple):
@@ -88,13 +90,8 @@ def predict_points(
     for own, read in pieces(config, total, piece):
         if own.start >= steps:
             break  # nothing but padding
-        padded = np.zeros((1, read.stop - read.start, config.inputs), dtype=np.float32)
-        padded[0, : min(read.stop, steps) - read.start] = values[read]
-        features = torch.from_numpy(padded)
-        mask = torch.arange(read.start, read.stop)[None] >= steps
-        # The position embedding of a long video is stretched over its length as released.
-        whole = config.official_length(steps)
-        output = network(features.to(device), mask.to(device), read.start, whole).single()
+        mask = (torch.arange(read.start, read.stop)[None] >= steps).to(device)
+        output = network.detect(embedded(network, values, read, total, device), mask).single()
         for level, stride in enumerate(config.strides):
             last = min(own.stop, steps)
             kept = slice((own.start - read.start) // stride, -(-(last - read.start) // stride))
@@ -102,6 +99,26 @@ def predict_points(
             parts[level][1].append(output.offsets[level][0, kept].cpu().numpy())
         progress(min(own.stop, steps), steps)
     return Points([np.concatenate(scores) for scores, _ in parts], [np.concatenate(offsets) for _, offsets in parts])
+
+
+def embedded(
+    network: ActionFormer, values: np.ndarray, read: slice, total: int, device: torch.device
+) -> torch.Tensor:
+    """(1, rows, D) of the rows `read` of a video padded to `total`, with few feature rows in memory at a time."""
+    config, steps = network.config, len(values)
+    margin = config.embedding_layers * (config.kernel // 2)
+    result = torch.empty(1, read.stop - read.start, config.channels, device=device)
+    for start in range(read.start, read.stop, ROWS):
+        stop = min(start + ROWS, read.stop)
+        left, right = max(start - margin, 0), min(stop + margin, total)
+        features = np.zeros((1, right - left, config.inputs), dtype=np.float32)
+        features[0, : max(min(right, steps) - left, 0)] = values[left : min(right, steps)]
+        mask = torch.arange(left, right)[None] >= steps
+        # The position embedding of a long video is stretched over the length that the released code pads to.
+        whole = config.official_length(steps)
+        part = network.embed(torch.from_numpy(features).to(device), mask.to(device), left, whole)
+        result[:, start - read.start : stop - read.start] = part[:, start - left : stop - left]
+    return result
 
 
 def pieces(config: ActionFormerConfig, total: int, piece: int = PIECE) -> Iterator[tuple[slice, slice]]:
