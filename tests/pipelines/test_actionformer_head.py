@@ -118,7 +118,8 @@ def test_resizing_keeps_what_is_where() -> None:
 @pytest.mark.parametrize(("count", "steps"), [(7, 192), (300, 192), (1, 8), (192, 192)])
 def test_resizing_is_torchs_linear_interpolation(count: int, steps: int) -> None:
     values = rows(count, 3)
-    wanted = torch.nn.functional.interpolate(torch.from_numpy(values).T[None], steps, mode="linear", align_corners=False)
+    channels_first = torch.from_numpy(values).T[None]
+    wanted = torch.nn.functional.interpolate(channels_first, steps, mode="linear", align_corners=False)
     np.testing.assert_allclose(resized(values, steps), wanted[0].T.numpy(), atol=1e-5)
 
 
