@@ -54,3 +54,10 @@ def test_broken_json_is_an_input_error(tmp_path: Path, content: bytes) -> None:
 def test_sha256_of_known_bytes(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_text_that_is_no_text_is_written_as_json_would(tmp_path: Path) -> None:
+    name = b"caf\xe9 \xf0".decode(errors="surrogateescape")  # a file name of another encoding, as Python reads it
+    write_json(tmp_path / "x.json", {"path": name, "label": "\ud800 ä"})
+    assert read_json(tmp_path / "x.json") == {"path": name, "label": "\ud800 ä"}
+    assert "ä".encode() in (tmp_path / "x.json").read_bytes()

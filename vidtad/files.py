@@ -58,7 +58,8 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, atomically."""
     with atomic_write(path) as file:
-        file.write(text.encode())
+        # Undecodable bytes of file names, and broken text from JSON, stay what JSON itself writes for them.
+        file.write(text.encode(errors="backslashreplace"))
 
 
 def write_json(path: Path, document: Any) -> None:

@@ -26,7 +26,7 @@ def claim(path: Path, what: str = "") -> Iterator[None]:
     other within a process too. Raises Busy at once when it is taken (`what` names the thing), RunError where files
     cannot be made or locked, InputError where a file is in the place of the folder.
     """
-    made = not path.parent.exists()
+    made = not os.path.exists(path.parent)
     file = _locked(path, what)
     try:
         yield

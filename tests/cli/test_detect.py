@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +205,16 @@ def test_misuse_of_detect_is_one_sentence_and_writes_nothing(clip: Path, bundle:
         assert (result.exit_code, result.stdout) == (2, ""), result.stderr
         assert said in result.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names there are text")
+def test_odd_file_names_go_all_the_way(clip: Path, bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    names = [b"caf\xe9.mp4".decode(errors="surrogateescape"), "-x.mp4", "[bold]a.mp4", "ünï 漢字.mp4", "a.b.mp4"]
+    for name in names:
+        (tmp_path / "in" / name).write_bytes(clip.read_bytes())
+    out = tmp_path / "out"
+    assert run("detect", tmp_path / "in", "--model", bundle, "--out", out).exit_code == 0
+    assert {path.name for path in out.glob("*.json")} == {f"{Path(name).stem}.json" for name in names}
+    again = run("detect", tmp_path / "in", "--model", bundle, "--out", out, "--json")
+    assert again.exit_code == 0 and len(json.loads(again.stdout)["results"]) == len(names)

@@ -189,7 +189,9 @@ def test_a_claim_excludes_and_cleans_up(tmp_path: Path) -> None:
 
 def test_a_claim_in_an_unwritable_place_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="cannot write here"), claim(tmp_path / "file" / ".x.lock"):
+    with pytest.raises(InputError, match="a file is in the place"), claim(tmp_path / "file" / ".x.lock"):
+        pass
+    with pytest.raises(RunError, match="cannot write here"), claim(tmp_path / ("n" * 300) / ".x.lock"):
         pass
 
 

@@ -1,5 +1,6 @@
 """The Typer application: global behaviour, and the commands of each module."""
 
+import io
 import os
 import sys
 from typing import Annotated, Any
@@ -28,6 +29,8 @@ class _Group(TyperGroup):
     """Turns what commands raise into one sentence on stderr and an exit code; never a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the terminal does not know ends no run
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
         except VidtadError as error:

@@ -33,7 +33,8 @@ def note(sentence: str) -> None:
 
 def print_json(document: Any) -> None:
     """The one JSON document of a `--json` run."""
-    typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1))
+    plain = "utf" not in (sys.stdout.encoding or "").lower()
+    typer.echo(json.dumps(document, ensure_ascii=plain, allow_nan=False, indent=1))
 
 
 def console() -> "Console":
