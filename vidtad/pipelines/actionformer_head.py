@@ -18,9 +18,9 @@ from vidtad.pipelines.options import known_fields
 from vidtad.postprocess import Detections, point_candidates, soft_nms
 from vidtad.windows import from_resized, resized
 
-PIECE = 32768
+PIECE = 16384
 """Rows that one pass answers for; to either side it also reads what the network's reach asks for."""
-ROWS = 2048
+ROWS = 1024
 """Feature rows in memory at a time."""
 
 

@@ -1,0 +1,124 @@
+"""Timelines made better by what else is known: class scores of whole videos, and timelines of other detectors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vidtad.errors import InputError
+from vidtad.files import read_json
+from vidtad.postprocess import Detections, Nms, fuse_video_scores, soft_nms
+from vidtad.timeline import Segment, Timeline
+
+
+@dataclass(frozen=True, eq=False)
+class VideoScores:
+    """How likely each of `classes` occurs in a video: `scores[video]` (classes,) float64, at least 0."""
+
+    classes: tuple[str, ...]
+    scores: Mapping[str, np.ndarray]
+
+
+def read_video_scores(path: Path, classes: Sequence[str] | None = None) -> VideoScores:
+    """Read `{"class": [names], "results": {video: [scores]}}`, or `{video: [scores]}` with the names in `classes`.
+
+    The first is how the CUHK scores for ActivityNet are published, the second what ActionFormer reads (by label
+    id). Raises InputError for anything else, naming what is wrong.
+    """
+    document = read_json(path)
+    table = document.get("results", document) if isinstance(document, dict) else None
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: no table of videos; expected {{video: [one score a class]}}")
+    names = classes if classes is not None else document.get("class", document.get("classes"))
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{path}: no class names in it; name them, in the order of the scores")
+    scores = {}
+    for video, row in table.items():
+        try:
+            values = np.asarray(row, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{path}: {video}: the scores are no list of numbers") from error
+        if values.shape != (len(names),) or not (np.isfinite(values) & (values >= 0)).all():
+            raise InputError(f"{path}: {video}: expected {len(names)} scores of at least 0, one a class")
+        scores[str(video)] = values
+    return VideoScores(tuple(names), scores)
+
+
+def fuse_timeline(
+    timeline: Timeline, video_scores: VideoScores, *, classes: int = 2, geometric: bool = True, most: int = 200
+) -> Timeline:
+    """Give class-agnostic segments the classes that their whole video is likely to hold.
+
+    The `most` best segments of a video appear once for each of its `classes` best classes, with the square root of
+    the product of both scores, as the released ActionFormer does for ActivityNet (`geometric` False: the
+    product, as its paper says). A leading `v_` of a video's name does not count. Raises InputError when a video
+    with segments has no scores.
+    """
+    results = {}
+    for name, segments in timeline.results.items():
+        known = next((key for key in (name, name.removeprefix("v_")) if key in video_scores.scores), None)
+        if known is None and segments:
+            raise InputError(f"{name}: no class scores of this video; leave it out or add them")
+        best = sorted(segments, key=lambda segment: -segment.score)[:most]
+        if not best or known is None:
+            results[name] = tuple(best)
+            continue
+        found = Detections(np.arange(len(best)), np.array([s.score for s in best]), np.zeros(len(best), int))
+        fused = fuse_video_scores(found, video_scores.scores[known], classes, geometric)
+        rows = zip(fused.segments.tolist(), fused.labels.tolist(), fused.scores.tolist(), strict=True)
+        results[name] = tuple(
+            replace(best[row], label=video_scores.classes[label], score=score) for row, label, score in rows
+        )
+    how = {"classes": classes, "geometric": geometric, "most": most}
+    return replace(timeline, results=results, detector={**timeline.detector, "video_scores": how})
+
+
+def ensemble_timelines(
+    timelines: Sequence[Timeline], weights: Sequence[float] | None = None, rule: Nms = Nms()
+) -> Timeline:
+    """One timeline of several detectors' over the same videos.
+
+    Segments of all of them suppress one another by `rule` within their class, their scores first multiplied by the
+    detector's weight over the largest of `weights` (default: equal): a segment that several find keeps the best
+    score it was given, one that a single weak detector finds ranks low. Raises InputError for fewer than two
+    timelines, weights that do not fit, or timelines of other videos.
+    """
+    weights = [1.0] * len(timelines) if weights is None else list(weights)
+    if len(timelines) < 2 or len(weights) != len(timelines):
+        given = f"{len(timelines)} timelines and {len(weights)} weights"
+        raise InputError(f"an ensemble of {given}: two or more, one each")
+    if min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+        raise InputError("weights of an ensemble must be at least 0, and one of them above")
+    names = [set(timeline.results) for timeline in timelines]
+    strangers = sorted(set.union(*names) - set.intersection(*names))
+    if strangers:
+        raise InputError(f"the timelines are not of the same videos ({', '.join(strangers[:3])})")
+    shares = [weight / max(weights) for weight in weights]
+    results = {
+        name: _suppressed([t.results[name] for t in timelines], shares, rule) for name in timelines[0].results
+    }
+    made: dict[str, Any] = {
+        "name": "ensemble",
+        "ensemble": [dict(timeline.detector) for timeline in timelines],
+        "weights": weights,
+        "warnings": sorted({w for t in timelines for w in t.detector.get("warnings", [])}),
+    }
+    for mark in ("demonstration", "random_weights"):
+        if any(timeline.detector.get(mark) for timeline in timelines):
+            made[mark] = True
+    return Timeline(results, timelines[0].videos, made)
+
+
+def _suppressed(found: Sequence[tuple[Segment, ...]], shares: Sequence[float], rule: Nms) -> tuple[Segment, ...]:
+    pool = [replace(s, score=s.score * share) for segments, share in zip(found, shares, strict=True) for s in segments]
+    names = sorted({segment.label for segment in pool})
+    kept = soft_nms(
+        np.array([(s.start_s, s.end_s) for s in pool], dtype=np.float64).reshape(-1, 2),
+        np.array([s.score for s in pool], dtype=np.float64),
+        np.array([names.index(s.label) for s in pool], dtype=np.int64),
+        rule,
+    )
+    rows = zip(kept.segments.tolist(), kept.labels.tolist(), kept.scores.tolist(), strict=True)
+    return tuple(Segment(start, end, names[label], score) for (start, end), label, score in rows)
