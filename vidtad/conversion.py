@@ -1,12 +1,16 @@
 """Turning authors' checkpoints into detector bundles."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from vidtad.bundle import Bundle
 from vidtad.errors import InputError
 from vidtad.registry import CHECKPOINTS, THUMOS14_CLASSES
+
+KINDS = ("react", "actionformer", "opentad")
+"""Whose checkpoints become temporal detectors."""
 
 
 def bundle_from_react(checkpoint: Mapping[str, Any], preset: str = "thumos14", *, sha256: str | None = None) -> Bundle:
@@ -43,3 +47,32 @@ def bundle_from_react(checkpoint: Mapping[str, Any], preset: str = "thumos14", *
         training={"source": source, "dataset": "THUMOS14 validation", "checkpoint_sha256": sha256},
         scores={"published": {"dataset": "THUMOS14 test", "average_mAP": 0.552}},
     )
+
+
+def convert_checkpoint(path: Path, kind: str, preset: str = "thumos14", classes: Sequence[str] | None = None) -> Bundle:
+    """Bundle of an authors' checkpoint file, also of one you trained with their code.
+
+    `kind`: `react`, `actionformer` or `opentad` (its ActionFormer; the two are told apart by their keys anyway).
+    `classes`: names in the order of the outputs, where the preset's are not those. Raises InputError, naming the
+    file, for an unknown kind or preset and for another network's weights.
+    """
+    from vidtad.conversion_actionformer import bundle_from_actionformer
+    from vidtad.files import sha256
+    from vidtad.weights import read_checkpoint
+
+    if kind not in KINDS:
+        raise InputError(f"--from {kind}: no such layout; there is {', '.join(KINDS)}")
+    checkpoint = read_checkpoint(path)
+    try:
+        if kind != "react":
+            return bundle_from_actionformer(checkpoint, preset, classes=classes, sha256=sha256(path))
+        bundle = bundle_from_react(checkpoint, preset, sha256=sha256(path))
+        return bundle if classes is None else dataclasses.replace(bundle, classes=_as_many(classes, bundle))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _as_many(classes: Sequence[str], bundle: Bundle) -> tuple[str, ...]:
+    if len(classes) != len(bundle.classes):
+        raise InputError(f"{len(classes)} class names for the {len(bundle.classes)} classes of this checkpoint")
+    return tuple(classes)

@@ -108,6 +108,37 @@ def add(
         typer.echo(f"{added.name}: {added.path}")
 
 
+@models.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A checkpoint written by the authors' code, or by OpenTAD's.")],
+    kind: Annotated[str, typer.Option("--from", help="react, actionformer or opentad.")],
+    out: Annotated[Path, typer.Option(help="Bundle to write (.safetensors).")],
+    preset: Annotated[str, typer.Option(help="What it was trained on: thumos14, epic100-verb, ...")] = "thumos14",
+    classes: Annotated[
+        Path | None, typer.Option(help="Text file of class names, one a line, in the order of the outputs.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Turn a checkpoint into a detector bundle, also one you trained with the authors' code.
+
+    Example: vidtad models convert epoch_034.pth.tar --from actionformer --preset thumos14 --out mine.safetensors
+    """
+    from dataclasses import replace
+
+    from vidtad.bundle import bundle_name, save_bundle
+    from vidtad.conversion import convert_checkpoint
+    from vidtad.formats.document import read_text
+
+    names = None if classes is None else read_text(classes).split("\n")
+    names = None if names is None else [name.strip() for name in names if name.strip()]
+    bundle = replace(convert_checkpoint(file, kind, preset, names), name=bundle_name(out.stem))
+    save_bundle(bundle, out)
+    if json:
+        print_json({"name": bundle.name, "path": str(out), "head": bundle.head, "classes": list(bundle.classes)})
+    else:
+        typer.echo(f"{out}: {bundle.head}, {len(bundle.classes)} classes")
+
+
 def plain(value: Any) -> str:
     """Lists and documents on one line."""
     if isinstance(value, dict):
