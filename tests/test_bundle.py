@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from vidtad.bundle import MAX_HEADER, Bundle, bundle_name, load_bundle, read_document, save_bundle
-from vidtad.errors import InputError, RunError
+from vidtad.errors import InputError
 from vidtad.files import sha256
 
 
@@ -242,9 +242,9 @@ def test_damage_is_an_input_error(tmp_path_factory, data):
         assert "\n" not in str(error)
 
 
-def test_an_unwritable_place_is_a_run_error(tmp_path):
+def test_a_file_in_the_place_of_the_folder_is_misuse(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match="cannot write"):
+    with pytest.raises(InputError, match="a file is in the place"):
         save_bundle(a_bundle(), tmp_path / "file" / "b.safetensors")
 
 

@@ -19,10 +19,15 @@ VIDEO_SUFFIXES = frozenset(
 
 def make_folder(folder: Path) -> None:
     """Make `folder` with those above it; one that is there stays. Raises InputError when a file is in its place."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"{folder}: a file is in the place of this folder; choose another one to write to") from error
+    for attempt in range(20):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return
+        except (FileExistsError, NotADirectoryError) as error:
+            # A neighbour may have removed the folder just after it was found: then nothing is in the way.
+            in_the_way = any(place.exists() and not place.is_dir() for place in (folder, *folder.parents))
+            if in_the_way or attempt == 19:
+                raise InputError(f"{folder}: a file is in the place of this folder; choose another one") from error
 
 
 @contextmanager

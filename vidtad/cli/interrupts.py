@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 GRACE_S = 0.5
+INTERRUPTED = 130
 
 
 @contextmanager
@@ -30,12 +31,19 @@ def ends_on_interrupt() -> Iterator[None]:
                     sys.stderr.write("\r\x1b[K\x1b[?25h")  # progress bars hide the cursor
                 sys.stderr.write("vidtad: interrupted; run the same command again to go on where it stopped\n")
                 sys.stderr.flush()
-                os._exit(130)
+                os._exit(INTERRUPTED)
 
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
     threading.Thread(target=watch, name="vidtad-interrupt", daemon=True).start()
     try:
         yield
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            # A decoding thread may be in native code, from under which Python's own way out would pull the floor.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
     finally:
         over.set()
         signal.set_wakeup_fd(before)

@@ -1,7 +1,7 @@
 """One input (video or feature file) to one timeline on disk; the unit of work of `vidtad detect`."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ class Job:
     weights: str | None = None
     min_score: float = 0.0
     foreign: Grid | None = None
-    decoding: Decoding = Decoding()
+    decoding: Decoding = field(default_factory=Decoding)
     batch: int = 8
     overwrite: bool = False
     precision: str = "auto"
