@@ -147,10 +147,14 @@ def batch_bars(total: int, *, quiet: bool) -> Iterator[tuple["Watch", Callable[[
     with _bars() as bar:
         overall = bar.add_task("all", total=total) if total > 1 else None
         rows: dict[int, Any] = {}
+        current: dict[int, Path] = {}
 
         def watch(worker: int, path: Path, done: int, expected: int | None) -> None:
             if worker not in rows:
                 rows[worker] = bar.add_task("", total=None)
+            if current.get(worker) != path:  # speed and time left are those of one item
+                current[worker] = path
+                bar.reset(rows[worker], total=None)
             most = None if expected is None else max(done, expected)
             name = path.name if len(path.name) <= 40 else f"{path.name[:39]}…"
             bar.update(rows[worker], description=name, completed=done, total=most)

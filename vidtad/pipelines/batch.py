@@ -8,7 +8,7 @@ import os
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 from vidtad.errors import InputError, RunError
@@ -37,7 +37,9 @@ def unwatched(worker: int, path: Path, done: int, total: int | None) -> None:
     """The progress callback of a quiet run."""
 
 
-def run(items: Sequence[Path], task: Task, setup: Setup = Setup(), watch: Watch = unwatched) -> Iterator[Record]:
+def run(
+    items: Sequence[Path], task: Task, setup: Setup = Setup(), watch: Watch = unwatched
+) -> Generator[Record, None, None]:
     """Do every item once; yields its record, done or failed, as soon as it is over, in no fixed order.
 
     An item whose worker dies is tried once more, last; one that another process has at work is waited for. Closing

@@ -185,9 +185,9 @@ def use_device(device: str, threads: int | None) -> None:
         import torch
 
         torch.cuda.set_device(device)
-    torch = sys.modules.get("torch")
-    if torch is not None and threads is not None:
-        torch.set_num_threads(threads)
+    loaded = sys.modules.get("torch")
+    if loaded is not None and threads is not None:
+        loaded.set_num_threads(threads)
 
 
 @dataclass
