@@ -33,10 +33,10 @@ from vidtad.models.actionformer_losses import LossConfig
 from vidtad.models.react import ReAct, ReActConfig
 from vidtad.pipelines.actionformer_head import predict_points
 from vidtad.postprocess import Detections, Nms, point_candidates, react_detections, soft_nms
-from vidtad.train import Schedule, train
-from vidtad.train_actionformer import ActionFormerHead, ActionFormerSequences
-from vidtad.train_react import ReActHead, ReActWindows
-from vidtad.training_video import TrainingVideo
+from vidtad.training.actionformer import ActionFormerHead, ActionFormerSequences
+from vidtad.training.loop import Schedule, train
+from vidtad.training.react import ReActHead, ReActWindows
+from vidtad.training.video import TrainingVideo
 from vidtad.windows import react_windows
 
 ROWS, CHANNELS, SIGNALS, HEIGHT = 160, 16, 3, 2.0

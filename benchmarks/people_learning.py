@@ -32,11 +32,11 @@ from vidtad.models.acar import AcarConfig
 from vidtad.models.acfb import REPORTED
 from vidtad.models.action_transformer import ActionTransformerConfig
 from vidtad.models.roi import LinearConfig
-from vidtad.pipelines.people_training import PeopleJob, run_people_training
-from vidtad.pipelines.spatiotemporal import PeopleDetector, PeopleOptions
+from vidtad.pipelines.people.detection import PeopleDetector, PeopleOptions
+from vidtad.pipelines.people.training import PeopleJob, run_people_training
 from vidtad.timeline import Timeline, write_timeline_json
-from vidtad.train import Schedule
-from vidtad.train_people import Augmentation
+from vidtad.training.loop import Schedule
+from vidtad.training.people import Augmentation
 
 HEIGHT, WIDTH, FPS, SCENE_S, SCENES = 64, 240, 15, 3, 6
 CLASSES = ("hand over", "reach out", "squat", "stand")

@@ -31,10 +31,10 @@ from vidtad.pipelines.extraction import LoadedExtractor, digest, extract_file
 from vidtad.pipelines.temporal import detect_features, load_detector
 from vidtad.synth import CLASSES, write_clips
 from vidtad.timeline import Timeline, merge, write_timeline_json
-from vidtad.train import Head, Schedule, train
-from vidtad.train_actionformer import ActionFormerHead, ActionFormerSequences
-from vidtad.train_react import ReActHead, ReActWindows
-from vidtad.training_video import TrainingVideo
+from vidtad.training.actionformer import ActionFormerHead, ActionFormerSequences
+from vidtad.training.loop import Head, Schedule, train
+from vidtad.training.react import ReActHead, ReActWindows
+from vidtad.training.video import TrainingVideo
 from vidtad.video import open_video
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -71,7 +71,7 @@ class ActionFormerTraining:
 
     `epochs` include the 5 of the warm-up. `smoothing` of the class targets, `regression` weight of its loss,
     `normaliser` the number of positive points the losses are first divided by. `keep` and `crop`: see
-    `vidtad.train_actionformer.ActionFormerSequences`. `edge`: steps added to either end of a cropped sequence
+    `vidtad.training.actionformer.ActionFormerSequences`. `edge`: steps added to either end of a cropped sequence
     when deciding what of an action is left (half a window; 0 when the older models were trained).
     """
 

@@ -14,7 +14,7 @@ from vidtad.devices import pick_device
 from vidtad.evaluation import Evaluation, evaluate_files
 from vidtad.features import Features
 from vidtad.pipelines.extraction import Decoding, extract_file, load_extractor
-from vidtad.pipelines.people_timelines import worker_for
+from vidtad.pipelines.people.timelines import worker_for
 from vidtad.pipelines.timelines import Job
 from vidtad.timeline import Timeline, merge
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidtad import conversion_actionformer, conversion_people
 from vidtad.bundle import Bundle, load_bundle, read_document, save_bundle
-from vidtad.conversion import bundle_from_react
+from vidtad.conversion import actionformer, bundle_from_react, people
 from vidtad.downloads import ReportProgress, cache_dir, checkpoint_path, fetch_checkpoint, record_path, verify
 from vidtad.errors import InputError, VidtadError
 from vidtad.files import atomic_write, sha256, write_text
@@ -43,8 +42,8 @@ PERSON_HEADS = frozenset({"linear", "acar", "acfb", "action-transformer"})
 
 CONVERTERS: dict[str, Callable[[Any, str], Bundle]] = {
     "react-thumos14": lambda checkpoint, digest: bundle_from_react(checkpoint, "thumos14", sha256=digest),
-    **{id: conversion_actionformer.converter(id) for id in conversion_actionformer.RELEASED},
-    **{id: conversion_people.converter(id) for id in conversion_people.RELEASED},
+    **{id: actionformer.converter(id) for id in actionformer.RELEASED},
+    **{id: people.converter(id) for id in people.RELEASED},
 }
 """Checkpoints that are whole detectors: (contents, SHA-256 of the file) -> bundle."""
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from tests.test_conversion_actionformer import as_opentad, published
+from tests.conversion.test_actionformer import as_opentad, published
 from vidtad.bundle import load_bundle
 from vidtad.cli import app
 from vidtad.models.actionformer_config import EPIC_VERB

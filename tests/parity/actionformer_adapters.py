@@ -25,8 +25,8 @@ from vidtad.models.actionformer_losses import (
     point_table,
 )
 from vidtad.postprocess import Detections, Nms, fuse_video_scores, point_candidates, point_segments, soft_nms
-from vidtad.train import Position, Schedule, _Run
-from vidtad.train_actionformer import SequenceBatch
+from vidtad.training.actionformer import SequenceBatch
+from vidtad.training.loop import Position, Schedule, _Run
 from vidtad.weights import state_dict
 
 Manifest = dict[str, Any]

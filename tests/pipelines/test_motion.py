@@ -16,7 +16,7 @@ from vidtad.checkpoints import BUILTIN_FOLDER, list_models, resolve_model
 from vidtad.cli import app
 from vidtad.errors import InputError
 from vidtad.pipelines.motion import motion_bundle, steps
-from vidtad.pipelines.people_timelines import worker_for
+from vidtad.pipelines.people.timelines import worker_for
 from vidtad.pipelines.timelines import Job
 from vidtad.timeline import Timeline
 from vidtad.video import Frame

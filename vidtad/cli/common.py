@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
 
-    from vidtad.pipelines.batch import Watch
-    from vidtad.pipelines.engines import Setup, Task
+    from vidtad.pipelines.batches.batch import Watch
+    from vidtad.pipelines.batches.engines import Setup, Task
 
 FEATURE_SUFFIX = ".npy"
 
@@ -118,7 +118,7 @@ def run_batch(
 
     A bad item never stops the rest. A single one raises its own error, so that its kind decides the exit code.
     """
-    from vidtad.pipelines.batch import run
+    from vidtad.pipelines.batches.batch import run
 
     failed: dict[str, str] = {}
     misuse = 0
@@ -168,7 +168,7 @@ def batch_bars(total: int, *, quiet: bool) -> Iterator[tuple["Watch", Callable[[
 
 def make_setup(engine: str, workers: int | None, threads: int | None, address: str | None, device: str) -> "Setup":
     """Who does the work, from the command line's options. Raises InputError for what cannot be."""
-    from vidtad.pipelines.engines import Setup
+    from vidtad.pipelines.batches.engines import Setup
 
     if engine not in ("local", "ray"):
         raise InputError(f"--engine {engine}: no such engine; there are local and ray")
@@ -188,7 +188,7 @@ def take_shard(paths: list[Path], shard: str | None) -> list[Path]:
     """The part of the inputs that `--shard i/n` names; all without it. Raises InputError."""
     if shard is None:
         return paths
-    from vidtad.pipelines.batch import parse_shard, shard_of
+    from vidtad.pipelines.batches.batch import parse_shard, shard_of
 
     part, parts = parse_shard(shard)
     mine = [path for path in paths if shard_of(path, parts) == part]

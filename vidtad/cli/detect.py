@@ -78,8 +78,8 @@ def detect(
     Example: vidtad detect match.mp4 --model react --out timelines
     """
     from vidtad.checkpoints import resolve_model
+    from vidtad.pipelines.batches.tasks import Detected, DetectTask
     from vidtad.pipelines.extraction import Decoding
-    from vidtad.pipelines.tasks import Detected, DetectTask
     from vidtad.pipelines.timelines import Job, foreign_grid
 
     default = Path("features")
@@ -152,8 +152,8 @@ def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: 
         chosen = sorted(sorted(segments, key=lambda s: -s.score)[:most], key=lambda s: s.start_s)
         chosen = [s for s in chosen if s.score >= threshold]
         table = Table(box=box.SIMPLE, title=Text(name), title_justify="left")
-        for heading, justify in (("start", "right"), ("end", "right"), ("action", "left"), ("score", "right")):
-            table.add_column(heading, justify=justify)
+        for heading in ("start", "end", "action", "score"):
+            table.add_column(heading, justify="left" if heading == "action" else "right")
         for s in chosen:
             table.add_row(clock(s.start_s), clock(s.end_s), Text(s.label), f"{s.score:.2f}")
         if chosen:

@@ -83,8 +83,8 @@ def extract(
     """
     rate = parse_rate(fps, "--fps")
     paths = find_inputs(videos, VIDEO_SUFFIXES, "video")
+    from vidtad.pipelines.batches.tasks import ExtractTask
     from vidtad.pipelines.extraction import Decoding
-    from vidtad.pipelines.tasks import ExtractTask
     from vidtad.video import probe
 
     if len(paths) == 1:

@@ -29,14 +29,14 @@ def check_(
 
     Example: vidtad labels check labels.csv --videos clips
     """
-    from vidtad.pipelines.training_check import check_files
+    from vidtad.pipelines.training.check import check_files
 
     found, broken = check_files(file, videos, features, frame_rate=frame_rate)
     if json:
         print_json(found.to_json() | {"unreadable": broken})
     else:
         from vidtad.cli.train import print_table
-        from vidtad.pipelines.training_report import class_table
+        from vidtad.pipelines.training.report import class_table
 
         print_table(class_table(found))
         for line in found.lines():

@@ -17,7 +17,7 @@ from vidtad.errors import InputError
 
 if TYPE_CHECKING:
     from vidtad.evaluation.tables import Table
-    from vidtad.pipelines.training import Trained
+    from vidtad.pipelines.training.run import Trained
 
 Show = Callable[[str, int, int, str], None]
 
@@ -69,7 +69,7 @@ def train(
     """
     from vidtad.devices import pick_device
     from vidtad.pipelines.extraction import Decoding
-    from vidtad.pipelines.training import Sampling, TrainingJob, Watcher, run_training
+    from vidtad.pipelines.training.run import Sampling, TrainingJob, Watcher, run_training
 
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out}: name the bundle with .safetensors at its end, as in {out.stem}.safetensors")
@@ -143,7 +143,7 @@ def training_bar(*, quiet: bool) -> Iterator[Show]:
 
 def show(result: "Trained") -> None:
     """The scores, beside the published row where there is one, and what to do next."""
-    from vidtad.pipelines.training_report import blind_line, operating_line, published_table, trust
+    from vidtad.pipelines.training.report import blind_line, operating_line, published_table, trust
 
     for part, evaluation in result.scores.items():
         for finding in evaluation.findings:

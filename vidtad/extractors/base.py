@@ -187,8 +187,9 @@ class ClipExtractor:
         frames = self.normalise(pictures)
         starts, window = index[:, 0], index.shape[1]
         with self._exact():
-            if hasattr(self.network, "window_features") and (index == starts[:, None] + np.arange(window)).all():
-                shared = self.network.window_features(frames, starts.tolist(), window)
+            sharing = getattr(self.network, "window_features", None)
+            if sharing is not None and (index == starts[:, None] + np.arange(window)).all():
+                shared = sharing(frames, starts.tolist(), window)
                 if shared is not None:
                     return shared.float()
             clips = frames.movedim(0, -1)[torch.from_numpy(index).to(self.device)].movedim(-1, 1)

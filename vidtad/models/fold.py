@@ -30,7 +30,9 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     folded = copy.deepcopy(network).eval()
     for module in list(folded.modules()):
         for convolution, norm in _pairs(module):
-            _take_in(_last(getattr(module, convolution)), getattr(module, norm))
+            taker = _last(getattr(module, convolution))
+            assert isinstance(taker, _CONVOLUTIONS)
+            _take_in(taker, getattr(module, norm))
             setattr(module, norm, nn.Identity())
     return folded
 
@@ -147,6 +149,7 @@ def _last(module: nn.Module | None) -> nn.Module | None:
 @torch.no_grad()
 def _take_in(convolution: nn.Conv2d | nn.Conv3d, norm: nn.BatchNorm2d | nn.BatchNorm3d) -> None:
     # y = gamma * (conv(x) + b - mean) / sqrt(var + eps) + beta (Ioffe and Szegedy, 2015, section 3.1).
+    assert norm.running_mean is not None and norm.running_var is not None  # of a network that has been trained
     scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
     bias = convolution.bias.double() if convolution.bias is not None else torch.zeros_like(scale)
     weight = convolution.weight.double() * scale.view(-1, *[1] * (convolution.weight.ndim - 1))

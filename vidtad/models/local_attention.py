@@ -34,8 +34,8 @@ def local_attention(
     for start in range(0, length, PIECE):
         stop = min(start + PIECE, length)
         left, right = max(start - radius, 0), min(stop + radius, length)
-        parts = [x[:, left:right] for x in (query, key, value, valid)]
-        mixed[:, start:stop] = _banded(*parts, heads, radius, bias)[:, start - left : stop - left]
+        q, k, v, real = (x[:, left:right] for x in (query, key, value, valid))
+        mixed[:, start:stop] = _banded(q, k, v, real, heads, radius, bias)[:, start - left : stop - left]
     return mixed
 
 

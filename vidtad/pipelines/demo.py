@@ -10,7 +10,7 @@ from vidtad.evaluation import Evaluation, evaluate_files
 from vidtad.files import write_json
 from vidtad.pipelines.extraction import Progress, no_progress
 from vidtad.pipelines.motion import HEAD, LABEL
-from vidtad.pipelines.people_timelines import worker_for
+from vidtad.pipelines.people.timelines import worker_for
 from vidtad.pipelines.timelines import Job
 from vidtad.synth import write_clips
 from vidtad.timeline import Timeline, merge, write_timeline_json

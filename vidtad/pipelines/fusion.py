@@ -91,8 +91,8 @@ def ensemble_timelines(
         raise InputError(f"an ensemble of {given}: two or more, one each")
     if min(weights) < 0 or not 0 < sum(weights) < float("inf"):
         raise InputError("weights of an ensemble must be at least 0, and one of them above")
-    names = [set(timeline.results) for timeline in timelines]
-    strangers = sorted(set.union(*names) - set.intersection(*names))
+    names = [frozenset(timeline.results) for timeline in timelines]
+    strangers = sorted(frozenset().union(*names) - names[0].intersection(*names))
     if strangers:
         raise InputError(f"the timelines are not of the same videos ({', '.join(strangers[:3])})")
     shares = [weight / max(weights) for weight in weights]

@@ -73,11 +73,12 @@ class ReActDetector:
                 f"bundle {bundle.name}: a head of {config.in_channels} channels and {config.classes} classes does not "
                 f"fit its {bundle.width} feature channels and {len(bundle.classes)} class names"
             )
+        self.config = config
         self.network = load_exactly(ReAct(config), released_state(bundle.head_weights)).eval().to(self.device)
 
     @torch.inference_mode()
     def __call__(self, values: np.ndarray, progress: Progress = no_progress) -> Detections:
-        config = self.network.config
+        config = self.config
         windows = react_windows(len(values), config.clip_len, config.stride_rate)
         segments, scores = [], []
         for first in range(0, len(windows), self.batch):
@@ -123,7 +124,8 @@ def check_fits(features: Features, bundle: Bundle, where: str) -> None:
     remedy = "extract them with its extractor or choose another --model"
     if features.values.shape[1] != bundle.width:
         raise InputError(
-            f"{where}: rows are {features.values.shape[1]} wide ({_channels(provenance.channels)}) but {wants}; {remedy}"
+            f"{where}: rows are {features.values.shape[1]} wide ({_channels(provenance.channels)}) but {wants}; "
+            f"{remedy}"
         )
     if not provenance.extractor:
         return

@@ -1,0 +1,138 @@
+"""From labelled boxes to a bundle that detects: each head, its scores, and going on after a stop."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.pipelines.people.test_detection import ACAR, HEADS
+from vidtad.bundle import load_bundle
+from vidtad.errors import InputError
+from vidtad.extractors.person_presets import TRUNKS
+from vidtad.models.acfb import REPORTED
+from vidtad.pipelines.people.bundle import load_network
+from vidtad.pipelines.people.detection import PeopleDetector, PeopleOptions
+from vidtad.pipelines.people.training import PeopleJob, run_people_training
+from vidtad.synth import write_clips
+from vidtad.synth.spec import Level
+from vidtad.training.loop import Schedule
+
+SHORT = Schedule(epochs=1, lr=1e-3, drop_epochs=())
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four clips with `labels.csv`: what each person does at whole seconds, by name."""
+    folder = tmp_path_factory.mktemp("labelled")
+    level = Level(seconds=(3.2, 3.2), people=(2, 2), width=128, height=96, idle_seconds=(0.1, 0.3))
+    document = write_clips(folder, range(4), level)
+    boxes = json.loads((folder / "boxes.json").read_text())
+    with open(folder / "labels.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        for name, entry in document["database"].items():
+            for second in (1, 2):
+                for track, frames in boxes[name].items():
+                    doing = [
+                        a["label"]
+                        for a in entry["annotations"]
+                        if a["track"] == int(track) and a["segment"][0] <= second < a["segment"][1]
+                    ]
+                    for label in doing or [""]:
+                        writer.writerow([name, second, *frames[second * 15], label, track])
+    return folder
+
+
+def job(labelled: Path, out: Path, model: str = "linear", **more: object) -> PeopleJob:
+    trunk, config = HEADS[model]
+    convention = replace(TRUNKS[trunk].convention, window=16)
+    settings = {"trunk": trunk, "weights": "random", "config": config, "convention": convention, "schedule": SHORT}
+    return PeopleJob(
+        labelled / "labels.csv", labelled, out, model, **{**settings, "val_fraction": 0.25, "batch": 4, **more}
+    )
+
+
+@pytest.mark.parametrize("model", HEADS)
+def test_every_head_becomes_a_bundle_that_detects(model: str, labelled: Path, tmp_path: Path) -> None:
+    trained = run_people_training(job(labelled, tmp_path / "mine.safetensors", model))
+    bundle = load_bundle(trained.path)
+    assert bundle.head == model and set(bundle.classes) <= {"jump", "kick", "spin", "squat", "walk", "wave"}
+    assert bundle.sampling["window"] == 16 and bundle.head_config.get("poses", 0) == 0
+    assert 0 <= bundle.scores["validation"]["frame_mAP"] <= 1 and trained.scores.videos == 1
+    video = next(labelled.glob("*.mp4"))
+    options = PeopleOptions(boxes=labelled / "labels.csv")
+    timeline = PeopleDetector(replace(bundle, decoding={"action_score": 0.0}), options)(video)
+    assert {len(person.actions) for person in timeline.people[video.stem]} == {len(bundle.classes)}
+
+
+def test_a_second_call_goes_on_and_ends_alike(labelled: Path, tmp_path: Path) -> None:
+    whole = run_people_training(job(labelled, tmp_path / "a.safetensors"))
+
+    def stop(record: dict) -> None:
+        if record.get("step") == 0:
+            raise KeyboardInterrupt
+
+    for_b = job(labelled, tmp_path / "b.safetensors")
+    with pytest.raises(KeyboardInterrupt):
+        run_people_training(for_b, stop)
+    again = run_people_training(for_b)
+    assert all(torch.equal(again.bundle.head_weights[key], value) for key, value in whole.bundle.head_weights.items())
+
+
+def test_a_bank_head_goes_on_from_acar_and_keeps_its_trunk(labelled: Path, tmp_path: Path) -> None:
+    first = run_people_training(job(labelled, tmp_path / "acar.safetensors", "acar"))
+    second = replace(
+        job(labelled, tmp_path / "acfb.safetensors", "acfb", weights=None, trunk=None, convention=None),
+        start=first.path,
+        config=replace(REPORTED, reduced=ACAR.reduced, hidden=ACAR.hidden),
+        augmentation=replace(job(labelled, tmp_path).augmentation, jitter=0.0),
+    )
+    trained = run_people_training(second)
+    network, source = load_network(trained.bundle), load_network(first.bundle)
+    for key, value in source.trunk.state_dict().items():
+        assert torch.equal(network.trunk.state_dict()[key], value), key
+    for key, value in source.head.state_dict().items():
+        assert torch.equal(network.bank.state_dict()[key], value), key
+    assert not torch.equal(network.head.conv1.weight, source.head.conv1.weight)
+    assert len(list((second.work / "banks").iterdir())) == 4
+    (second.work / "banks" / "synth_000000.bank.safetensors").write_bytes(b"x")
+    with pytest.raises(InputError, match="damaged bank"):
+        run_people_training(second)
+
+
+def test_a_frozen_trunk_stays_as_it_was(labelled: Path, tmp_path: Path) -> None:
+    first = run_people_training(job(labelled, tmp_path / "linear.safetensors"))
+    more = job(labelled, tmp_path / "acar.safetensors", "acar", weights=None, convention=None, trunk=None)
+    trained = run_people_training(replace(more, start=first.path, freeze_trunk=True))
+    for key, value in first.bundle.extractor_weights.items():
+        assert torch.equal(trained.bundle.extractor_weights[key], value), key
+
+
+def test_going_on_from_a_bundle_of_the_same_head(labelled: Path, tmp_path: Path) -> None:
+    first = run_people_training(job(labelled, tmp_path / "a.safetensors"))
+    idle = Schedule(epochs=1, lr=1e-12, drop_epochs=())
+    more = job(labelled, tmp_path / "b.safetensors", weights=None, convention=None, trunk=None, schedule=idle)
+    again = run_people_training(replace(more, start=first.path))
+    torch.testing.assert_close(again.bundle.head_weights, dict(first.bundle.head_weights), rtol=1e-4, atol=1e-6)
+    assert again.bundle.sampling == first.bundle.sampling and again.bundle.training["started_from"] == "a.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "acra"}, "did you mean acar"),
+        ({"weights": None}, "starts from trained weights"),
+        ({"videos": Path("nowhere")}, "no such folder"),
+        ({"trunk": "slowfast/huge"}, "did you mean"),
+    ],
+)
+def test_unusable_jobs_are_refused(changes: dict, message: str, labelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        run_people_training(replace(job(labelled, tmp_path / "x.safetensors"), **changes))
+
+
+def test_labels_of_other_videos_are_refused(labelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="none of the 4 labelled videos"):
+        run_people_training(replace(job(labelled, tmp_path / "x.safetensors"), videos=tmp_path))

@@ -1,0 +1,1 @@
+"""Many videos: the work list, worker processes, shards and the cluster."""

@@ -1,0 +1,168 @@
+"""Many inputs at once: which worker does what, what follows from a death, and what came out in the end.
+
+Nothing is remembered here between runs: items write their own outputs, and a finished one is known by them.
+"""
+
+import hashlib
+import os
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from pathlib import Path
+
+from vidtad.errors import InputError, RunError
+from vidtad.pipelines.batches.engines import Fleet, Pool, Record, Serial, Setup, Task
+from vidtad.pipelines.batches.ray_engine import RayActors
+
+Watch = Callable[[int, Path, int, "int | None"], None]
+"""Called with worker, item, frames read so far and their expected number (None: unknown)."""
+
+DEATHS = 2
+"""Workers an item may take with it before it is given up."""
+BUSY_PAUSE_S = 1.0
+POLL_S = 0.5
+
+ENGINES: dict[str, Callable[[Task, Setup, Watch], Fleet]] = {"serial": Serial, "pool": Pool, "ray": RayActors}
+
+
+def engine_of(setup: Setup) -> str:
+    """Key of ENGINES: `local` is this process, or the pool when a number of workers was asked for."""
+    if setup.engine == "local":
+        return "serial" if setup.workers is None else "pool"
+    return setup.engine
+
+
+def unwatched(worker: int, path: Path, done: int, total: int | None) -> None:
+    """The progress callback of a quiet run."""
+
+
+def run(
+    items: Sequence[Path], task: Task, setup: Setup = Setup(), watch: Watch = unwatched
+) -> Generator[Record, None, None]:
+    """Do every item once; yields its record, done or failed, as soon as it is over, in no fixed order.
+
+    An item whose worker dies is tried once more, last; one that another process has at work is waited for. Closing
+    this generator ends the workers. Raises InputError or RunError when no worker can be had, or none shows life.
+    """
+    if not items:
+        return
+    engine = engine_of(setup)
+    fleet = ENGINES[engine](task, setup, watch)
+    try:
+        yield from _Run(items if engine == "serial" else longest_first(items), fleet, setup, watch).records()
+    finally:
+        fleet.close()
+
+
+class _Run:
+    """The state of one run: items that wait, items at work, and who has died."""
+
+    def __init__(self, items: Sequence[Path], fleet: Fleet, setup: Setup, watch: Watch):
+        self.fleet, self.setup, self.watch = fleet, setup, watch
+        self.waiting = deque(items)
+        self.later: deque[tuple[float, Path]] = deque()
+        self.working: dict[int, Path] = {}
+        self.ready: set[int] = set()
+        self.heard: dict[int, float] = {}
+        self.deaths: Counter[Path] = Counter()
+        self.early_deaths = 0
+        self.moved = time.monotonic()
+
+    def records(self) -> Iterator[Record]:
+        """See `run`."""
+        while self.waiting or self.later or self.working:
+            self._hand_out()
+            for event in self.fleet.poll(POLL_S):
+                self.moved = self.heard[event.worker] = time.monotonic()
+                if event.kind == "ready":
+                    self.early_deaths = 0
+                    self.ready.add(event.worker)
+                elif event.kind == "progress" and event.worker in self.working:
+                    self.watch(event.worker, self.working[event.worker], *event.content)
+                elif event.kind == "record":
+                    yield from self._over(event.worker, event.content)
+                elif event.kind == "died":
+                    yield from self._died(event.worker, event.content)
+            yield from self._hung()
+
+    def _hand_out(self) -> None:
+        now = time.monotonic()
+        while self.later and self.later[0][0] <= now:
+            self.waiting.append(self.later.popleft()[1])
+        for worker in sorted(self.ready):
+            if not self.waiting:
+                return
+            self.ready.discard(worker)
+            self.working[worker] = self.waiting.popleft()
+            self.heard[worker] = time.monotonic()
+            self.fleet.give(worker, self.working[worker])
+
+    def _over(self, worker: int, record: Record) -> Iterator[Record]:
+        self.working.pop(worker, None)
+        self.ready.add(worker)
+        if record.status == "busy":
+            self.later.append((time.monotonic() + BUSY_PAUSE_S, record.path))
+            return
+        yield record
+        if record.fatal:
+            left = [*self.waiting, *(path for _, path in self.later)]
+            self.waiting.clear()
+            self.later.clear()
+            for path in left:
+                yield Record(path, "failed", error=f"{path}: not begun, because nothing more can be written")
+
+    def _died(self, worker: int, reason: str) -> Iterator[Record]:
+        self.ready.discard(worker)
+        path = self.working.pop(worker, None)
+        if path is None:
+            self.early_deaths += 1
+            if self.early_deaths > 2 * self.fleet.size:
+                raise RunError(f"workers die before they begin ({reason}); try fewer --workers, or none to see why")
+        else:
+            self.deaths[path] += 1
+            if self.deaths[path] >= DEATHS:
+                sentence = f"{path}: its worker died {DEATHS} times ({reason}), so it was left out"
+                yield Record(path, "failed", error=sentence)
+            else:
+                self.waiting.append(path)
+        self.fleet.replace(worker)
+
+    def _hung(self) -> Iterator[Record]:
+        patience = self.setup.patience_s
+        now = time.monotonic()
+        for worker in [one for one in self.working if now - self.heard[one] > patience]:
+            yield from self._died(worker, f"no sign of life for {patience:g} s")
+            self.moved = now
+        if not self.working and not self.later and now - self.moved > patience:
+            raise RunError(f"no worker could begin within {patience:g} s; ask for fewer or smaller workers")
+
+
+def longest_first(items: Sequence[Path]) -> list[Path]:
+    """Largest files first, so that no long one is left for the end; ties in the given order.
+
+    By bytes, not by duration: this process opens no video, so that none can take the whole run with it.
+    """
+
+    def size(path: Path) -> int:
+        try:
+            return path.stat().st_size
+        except OSError:
+            return 0
+
+    return sorted(items, key=size, reverse=True)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`2/8` -> (2, 8): the second of eight. Raises InputError."""
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    part, parts = map(int, found.groups()) if found else (0, 0)
+    if not 1 <= part <= parts:
+        raise InputError(f"--shard {text}: write it like 1/8 (the first of eight) up to 8/8")
+    return part, parts
+
+
+def shard_of(path: Path, parts: int) -> int:
+    """Which of `parts` shards a file belongs to, from 1, by its name alone: the same on every machine."""
+    name = hashlib.sha256(os.fsencode(Path(path).name)).digest()
+    return int.from_bytes(name[:8], "big") % parts + 1

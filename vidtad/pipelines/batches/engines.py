@@ -1,0 +1,348 @@
+"""Who does the work: this process, or worker processes on this machine. (`ray_engine`: on many machines.)
+
+An engine is a fleet of numbered workers. It starts them, hands each one item at a time, and says what happened.
+Which item goes where, and what follows from a death, is decided in `vidtad.pipelines.batches.batch` for all alike.
+"""
+
+import errno
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from vidtad.errors import InputError, RunError, VidtadError
+from vidtad.locks import Busy
+
+ReportProgress = Callable[[int, "int | None"], None]
+Work = Callable[[Path, ReportProgress], Any]
+Task = Callable[[str], Work]
+"""Makes the work on a device ("cpu", "cuda:1"): loads models once, then turns paths into values. Can be pickled."""
+
+PROGRESS_EVERY_S = 0.2
+UNWRITABLE = {
+    errno.ENOSPC,
+    getattr(errno, "EDQUOT", errno.ENOSPC),
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.ENOTDIR,
+}
+"""Reasons for a failed write that the next item meets too."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Who does the work. `workers` None: this process alone, or with Ray as many as the cluster has room for.
+
+    `devices` are handed out in turn. `threads`: CPU threads of each worker (None: an equal share). `address`: of a
+    Ray cluster (None: a Ray of its own on this machine). After `patience_s` seconds without any sign of life a
+    worker is taken for hung.
+    """
+
+    engine: str = "local"
+    workers: int | None = None
+    devices: tuple[str, ...] = ("cpu",)
+    threads: int | None = None
+    address: str | None = None
+    patience_s: float = 1800.0
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of one item. `status` is done, failed or busy (another process has it: try later).
+
+    `misuse`: the item itself is at fault. `fatal`: the next ones would fail alike (a full disk).
+    """
+
+    path: Path
+    status: str
+    value: Any = None
+    error: str = ""
+    seconds: float = 0.0
+    misuse: bool = False
+    fatal: bool = False
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a worker says: `ready`, `progress` (frames done, expected or None), `record` or `died` (why)."""
+
+    worker: int
+    kind: str
+    content: Any = None
+
+
+class Fleet(Protocol):
+    """Numbered workers, from 0. Making one raises InputError or RunError when it cannot be had."""
+
+    size: int
+
+    def give(self, worker: int, path: Path) -> None:
+        """Start an item on a worker that is ready and has none."""
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """What happened since; waits for the first event, but at most this long."""
+
+    def replace(self, worker: int) -> None:
+        """A fresh worker under the same number; the old one, if it still lives, is ended."""
+
+    def close(self) -> None:
+        """End all workers, at once."""
+
+
+def attempt(work: Work, path: Path, progress: ReportProgress) -> Record:
+    """Do one item. Whatever goes wrong with it becomes a record: a bad item never stops the rest."""
+    begun = time.monotonic()
+
+    def failed(sentence: str, error: BaseException) -> Record:
+        status = "busy" if isinstance(error, Busy) else "failed"
+        return Record(
+            path,
+            status,
+            error=" ".join(sentence.split()),
+            seconds=time.monotonic() - begun,
+            misuse=isinstance(error, InputError),
+            fatal=_unwritable(error),
+        )
+
+    try:
+        return Record(path, "done", work(path, progress), seconds=time.monotonic() - begun)
+    except VidtadError as error:
+        return failed(str(error), error)
+    except OSError as error:
+        return failed(f"{error.filename or path}: {error.strerror or error}", error)
+    except MemoryError as error:
+        return failed(f"{path}: out of memory; try a smaller --batch or fewer --workers", error)
+    except Exception as error:
+        if os.environ.get("VIDTAD_TRACEBACK"):
+            raise
+        name = type(error).__name__
+        return failed(f"{path}: internal error ({name}: {error}); set VIDTAD_TRACEBACK=1 to see where", error)
+
+
+def _unwritable(error: BaseException | None) -> bool:
+    if isinstance(error, InputError):  # reading failed
+        return False
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:
+            return True
+        error = error.__cause__
+    return False
+
+
+class Serial:
+    """One worker: this process. Items are done while they are given; progress goes straight to `watch`."""
+
+    size = 1
+
+    def __init__(self, task: Task, setup: Setup, watch: Callable[[int, Path, int, "int | None"], None]):
+        self.work, self.watch = task(setup.devices[0]), watch
+        self.events = [Event(0, "ready")]
+
+    def give(self, worker: int, path: Path) -> None:
+        """Do the item now."""
+        record = attempt(self.work, path, lambda done, total: self.watch(0, path, done, total))
+        self.events.append(Event(0, "record", record))
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """What happened since; never waits when there was something."""
+        if not self.events:
+            time.sleep(timeout_s)
+        events, self.events = self.events, []
+        return events
+
+    def replace(self, worker: int) -> None:
+        """Nothing to do: this process is alive."""
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def usable_cpus() -> int:
+    """Processors this process may run on (a job scheduler may have given it fewer than there are)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def thread_settings(threads: int) -> dict[str, str]:
+    """Environment that keeps a process to so many CPU threads; what the user has set stays."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+    return {name: str(threads) for name in names if name not in os.environ}
+
+
+def use_device(device: str, threads: int | None) -> None:
+    """Make `device` this process's own, and keep PyTorch, if it is there by now, to so many threads."""
+    if device.startswith("cuda:"):
+        import torch
+
+        torch.cuda.set_device(device)
+    loaded = sys.modules.get("torch")
+    if loaded is not None and threads is not None:
+        loaded.set_num_threads(threads)
+
+
+@dataclass
+class _Worker:
+    process: Any
+    connection: Connection
+
+
+class Pool:
+    """Worker processes on this machine, each with its device and its share of the processors.
+
+    A worker that dies is replaced without a trace in the others. Workers end with the process that started them.
+    """
+
+    def __init__(self, task: Task, setup: Setup, watch: Callable[[int, Path, int, "int | None"], None]):
+        self.size = setup.workers or len(setup.devices)
+        self.task, self.devices = task, setup.devices
+        given = os.environ.get("OMP_NUM_THREADS", "")
+        share = max(1, usable_cpus() // self.size)
+        self.threads = setup.threads or (int(given) if given.isdecimal() and int(given) else share)
+        self.explicit = setup.threads is not None
+        self.context = multiprocessing.get_context("spawn")  # fork deadlocks with threads of torch and decoders
+        self.workers: dict[int, _Worker] = {}
+        try:
+            for number in range(self.size):
+                self.workers[number] = self._start(number)
+        except OSError as error:
+            self.close()
+            raise RunError(f"a worker process cannot be started ({error.strerror or error})") from error
+
+    def _start(self, number: int) -> _Worker:
+        ours, theirs = self.context.Pipe()
+        device = self.devices[number % len(self.devices)]
+        process = self.context.Process(
+            target=_serve, args=(theirs, self.task, device, self.threads), name=f"vidtad-{number}", daemon=True
+        )
+        settings = thread_settings(self.threads)
+        if self.explicit:
+            settings["OMP_NUM_THREADS"] = str(self.threads)
+        with _environment(settings):
+            process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    def give(self, worker: int, path: Path) -> None:
+        """Send the path; a worker that died meanwhile shows in the next `poll`."""
+        with suppress(OSError):
+            self.workers[worker].connection.send(path)
+
+    def poll(self, timeout_s: float) -> list[Event]:
+        """Messages of the workers, and deaths. Raises what made a worker's loading fail."""
+        by_handle: dict[Any, int] = {}
+        for number, one in self.workers.items():
+            by_handle |= {one.connection: number, one.process.sentinel: number}
+        events: list[Event] = []
+        for number in sorted({by_handle[handle] for handle in wait(list(by_handle), timeout_s)}):
+            events += self._heard(number)
+        return events
+
+    def _heard(self, number: int) -> Iterator[Event]:
+        one = self.workers[number]
+        try:
+            # What a worker said before it died still counts.
+            while one.connection.poll():
+                kind, content = one.connection.recv()
+                if kind == "broken":
+                    raise content
+                yield Event(number, kind, content)
+            if one.process.exitcode is None:
+                return
+        except VidtadError:
+            raise
+        except Exception:  # the pipe broke, perhaps in the middle of a message
+            one.process.join(timeout=5)
+        code = one.process.exitcode
+        self._end(self.workers.pop(number))
+        reason = "stopped answering" if code is None else f"{'signal' if code < 0 else 'exit code'} {abs(code)}"
+        yield Event(number, "died", reason)
+
+    def replace(self, worker: int) -> None:
+        """Start anew."""
+        old = self.workers.pop(worker, None)
+        if old is not None:
+            self._end(old)
+        self.workers[worker] = self._start(worker)
+
+    def close(self) -> None:
+        """End all: asked first, so that temporary files go, and soon made to."""
+        workers, self.workers = list(self.workers.values()), {}
+        for one in workers:
+            one.process.terminate()
+        deadline = time.monotonic() + 0.3
+        for one in workers:
+            one.process.join(max(0.0, deadline - time.monotonic()))
+            self._end(one)
+
+    def _end(self, one: _Worker) -> None:
+        if one.process.is_alive():
+            one.process.kill()
+        if hasattr(os, "killpg"):  # with the decoders it may have started
+            with suppress(OSError):
+                os.killpg(one.process.pid, signal.SIGKILL)
+        one.process.join(timeout=5)
+        one.connection.close()
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _serve(connection: Connection, task: Task, device: str, threads: int) -> None:
+    """Life of a worker process: load, then one item after another, until the pipe closes."""
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # Ctrl-C is for the parent, which ends this whole group
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        use_device(device, None)
+        work = task(device)
+        use_device(device, threads)
+    except VidtadError as error:
+        connection.send(("broken", error))
+        return
+    except (OSError, MemoryError, RuntimeError) as error:
+        connection.send(("broken", RunError(f"a worker on {device} cannot load the model ({error})")))
+        return
+    connection.send(("ready", None))
+    sent = 0.0
+
+    def progress(done: int, total: int | None) -> None:
+        nonlocal sent
+        if time.monotonic() - sent >= PROGRESS_EVERY_S:
+            sent = time.monotonic()
+            connection.send(("progress", (done, total)))
+
+    with suppress(EOFError, OSError):
+        while True:
+            connection.send(("record", attempt(work, connection.recv(), progress)))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        if hasattr(os, "killpg"):
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)

@@ -1,0 +1,116 @@
+"""What a batch does to each of its inputs: small descriptions that travel to worker processes and load there."""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidtad.checkpoints import resolve_model
+from vidtad.errors import InputError
+from vidtad.extractors import with_streams
+from vidtad.pipelines.batches.engines import ReportProgress, Work
+from vidtad.pipelines.extraction import Decoding, Extracted, extract_file, load_extractor
+from vidtad.pipelines.people.timelines import worker_for
+from vidtad.pipelines.timelines import Job
+from vidtad.timeline import Timeline
+
+if TYPE_CHECKING:
+    from vidtad.pipelines.people.detection import PeopleOptions
+
+
+@dataclass(frozen=True)
+class ExtractTask:
+    """Videos to feature files in `out`; the other fields are those of `load_extractor` and `extract_file`.
+
+    `stream`: "rgb", "flow" or both joined by a comma, of the extractor's family; None takes `extractor` as named.
+    """
+
+    out: Path
+    extractor: str
+    weights: str | None = None
+    window: int | None = None
+    stride: int | None = None
+    fps: Fraction | None = None
+    decoding: Decoding = field(default_factory=Decoding)
+    batch: int = 8
+    overwrite: bool = False
+    stream: str | None = None
+    flow: str | None = None
+    keep_flow: Path | None = None
+    precision: str = "auto"
+
+    def __call__(self, device: str) -> Work:
+        """The work on one device: path -> what `--json` says of it; the values are on disk."""
+        loaded = load_extractor(
+            self.extractor if self.stream is None else with_streams(self.extractor, self.stream.split(",")),
+            self.weights,
+            device=device,
+            window=self.window,
+            stride=self.stride,
+            fps=self.fps,
+            flow=self.flow,
+            precision=self.precision,
+        )
+
+        def work(path: Path, progress: ReportProgress) -> dict[str, Any]:
+            result = extract_file(
+                path,
+                loaded,
+                self.out,
+                decoding=self.decoding,
+                batch=self.batch,
+                overwrite=self.overwrite,
+                progress=progress,
+                keep_flow=self.keep_flow,
+            )
+            return summary(path, result)
+
+        return work
+
+
+def summary(path: Path, result: Extracted) -> dict[str, Any]:
+    """A finished feature file in plain numbers."""
+    features = result.features
+    return {
+        "video": str(path),
+        "features": str(result.path),
+        "rows": len(features.grid),
+        "channels": features.values.shape[1],
+        "first_s": float(features.grid.times_s[0]),
+        "last_s": float(features.grid.times_s[-1]),
+        "frames": features.video.frames,
+        "fps": float(features.grid.fps),
+        "duration_s": features.video.duration_s,
+        "reused": result.reused,
+        "seconds": round(result.seconds, 3),
+        "warnings": list(features.provenance.warnings),
+    }
+
+
+@dataclass(frozen=True)
+class Detected:
+    """A timeline, and the score from which its detector would show a segment."""
+
+    timeline: Timeline
+    display_score: float
+
+
+@dataclass(frozen=True)
+class DetectTask:
+    """Videos or features to timelines with the detector `model`, which must have the hash `sha256` where it runs."""
+
+    model: str
+    sha256: str
+    job: Job
+    people: "PeopleOptions | None" = None
+    ava_csv: bool = False
+
+    def __call__(self, device: str) -> Work:
+        """The work on one device: path -> `Detected`."""
+        bundle, _ = resolve_model(self.model)
+        if bundle.sha256 != self.sha256:
+            raise InputError(
+                f"--model {self.model}: a worker finds another bundle under this name; pass a file that all can read"
+            )
+        worker = worker_for(bundle, self.job, self.people, device, ava_csv=self.ava_csv)
+        return lambda path, progress: Detected(worker(path, progress), worker.display_score)

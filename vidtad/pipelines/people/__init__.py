@@ -1,0 +1,1 @@
+"""From video to people with boxes and actions: detection, tracks, ensembles, training."""

@@ -1,0 +1,334 @@
+"""Labelled boxes and videos to a bundle of a person-box head, with its frame mAP on held-out videos."""
+
+import difflib
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vidtad import __version__
+from vidtad.banks import Banks, load_banks, save_banks
+from vidtad.bundle import Bundle, bundle_name, load_bundle, save_bundle
+from vidtad.errors import InputError
+from vidtad.evaluation import Evaluation
+from vidtad.evaluation.frames import evaluate_frames
+from vidtad.evaluation.protocols import protocol_named
+from vidtad.extractors.keyframe_stream import KeyClip
+from vidtad.extractors.keyframes import KeyframeConvention
+from vidtad.extractors.person_presets import find_trunk, random_state
+from vidtad.files import VIDEO_SUFFIXES, sha256
+from vidtad.formats.ava import Boxes, ava_classes, image_key, read_label_map
+from vidtad.formats.person_labels import PersonLabels, read_person_labels, targets_of
+from vidtad.models.acar import AcarHead
+from vidtad.models.acfb import AcfbHead
+from vidtad.models.loading import load_exactly
+from vidtad.models.people import HEADS, PersonNetwork
+from vidtad.models.roi import POSES
+from vidtad.persons import People
+from vidtad.pipelines.extraction import digest
+from vidtad.pipelines.people.bundle import convention_of, load_network, person_bundle, sampling_of
+from vidtad.pipelines.people.scores import Scorer
+from vidtad.training.loop import Schedule, train
+from vidtad.training.people import Augmentation, Clips, Keyframe, PeopleHead, fill_banks
+
+BATCHES = 1500
+
+
+@dataclass(frozen=True)
+class PeopleJob:
+    """What training was asked.
+
+    `annotations`: AVA rows, see `formats.person_labels`; `label_map`: names of their numbers. `trunk`: a name of
+    `person_presets.TRUNKS` (None: that of `start`, else SlowFast, for the Action Transformer I3D). `start`: a
+    bundle to go on from (its trunk, and its head where that is of the same kind and size); for `acfb` also a
+    trained `acar` bundle, which then fills the bank (trunk and bank stay as they are while the head learns).
+    `weights`: of the trunk instead: a file, a checkpoint id, `random` or `random:SEED`. `config`: the head's, for
+    other sizes than the published. `schedule`: None for one scaled to the data. `convention`: None for the trunk's.
+    `freeze_trunk`: only the head learns.
+    """
+
+    annotations: Path
+    videos: Path
+    out: Path
+    model: str = "linear"
+    trunk: str | None = None
+    start: Path | None = None
+    weights: str | None = None
+    label_map: Path | None = None
+    config: Any = None
+    convention: KeyframeConvention | None = None
+    schedule: Schedule | None = None
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    epochs: int | None = None
+    batch: int = 8
+    val_fraction: float = 0.2
+    freeze_trunk: bool = False
+    seed: int = 0
+    device: str = "cpu"
+
+    @property
+    def work(self) -> Path:
+        """Folder of checkpoints, the log and banks: a second run goes on where the first one stopped."""
+        return self.out.with_name(self.out.name + ".work")
+
+
+@dataclass(frozen=True)
+class PeopleTrained:
+    """What came out: the bundle, its file, its validation scores (None without held-out videos), the log's records,
+    and the names of the held-out videos."""
+
+    bundle: Bundle
+    path: Path
+    scores: Evaluation | None
+    records: list[dict[str, Any]]
+    held: tuple[str, ...] = ()
+
+
+def run_people_training(
+    job: PeopleJob, progress: Callable[[Mapping[str, Any]], None] = lambda _: None
+) -> PeopleTrained:
+    """Read, split, train, evaluate with the annotated boxes, write. A second call goes on where the first stopped.
+
+    Raises InputError for anything unusable, RunError when training diverges or files cannot be written.
+    """
+    if job.model not in HEADS:
+        near = difflib.get_close_matches(job.model, HEADS, n=1, cutoff=0.4) or sorted(HEADS)
+        raise InputError(f"no head is called {job.model!r}; did you mean {', '.join(near)}?")
+    names = read_label_map(job.label_map) if job.label_map is not None else None
+    labels = read_person_labels(job.annotations, names)
+    classes = _classes(labels.classes)
+    training, held = _split(labels, classes, job)
+    torch.manual_seed(job.seed)
+    network, trunk, convention = _network(job, len(classes), _poses(classes))
+    banks = _banks(job, network, [*training, *held], convention)
+    head = PeopleHead(network, training, convention, batch_size=job.batch, augmentation=job.augmentation, banks=banks)
+    schedule = job.schedule or _schedule(job, head)
+
+    def score(_: Any) -> dict[str, float]:
+        return {"frame_mAP": frame_map(network, held, convention, classes, device=job.device).average_mAP}
+
+    last = replace(schedule, evaluate_from=max(schedule.evaluate_from, schedule.epochs - 1))
+    result = train(
+        head, last, job.work, seed=job.seed, device=job.device, progress=progress, evaluate=score if held else None
+    )
+    network.load_state_dict(result.state)
+    found = frame_map(network, held, convention, classes, device=job.device) if held else None
+    bundle = _bundle(job, network, trunk, convention, classes, schedule, found)
+    names_held = tuple(sorted({key.video.stem for key in held}))
+    return PeopleTrained(bundle, save_bundle(bundle, job.out), found, result.records, names_held)
+
+
+def frame_map(
+    network: PersonNetwork,
+    data: Sequence[Keyframe],
+    convention: KeyframeConvention,
+    classes: Sequence[str],
+    *,
+    device: str = "cpu",
+    batch: int = 4,
+) -> Evaluation:
+    """Frame mAP (AVA's rules, box IoU 0.5) of a network on labelled keyframes, given their boxes."""
+    network = network.eval().to(device)
+    scorer, clips = Scorer(network, convention, device=device), Clips(convention)
+    ids = dict(enumerate(classes, 1))
+    truth: list[tuple[Any, ...]] = []
+    found: list[tuple[Any, ...]] = []
+    for video in sorted({key.video for key in data}):
+        keys = sorted((key for key in data if key.video == video), key=lambda key: key.time_s)
+        shown = ((_key_clip(key, clips), People(key.boxes.astype(np.float32), key.surely)) for key in keys)
+        for key, scored in zip(keys, scorer(_batched(shown, batch)), strict=True):
+            image = image_key(video.stem, key.time_s)
+            for box, targets, scores in zip(key.boxes.tolist(), key.targets, scored.scores, strict=True):
+                truth += [(image, box, number + 1, 0.0) for number in np.flatnonzero(targets)]
+                found += [(image, box, number + 1, float(score)) for number, score in enumerate(scores)]
+    clips.close()
+    return evaluate_frames(_boxes(truth), _boxes(found), protocol_named("ava"), ids)
+
+
+def _batched(shown: Any, size: int) -> Any:
+    pending: list[Any] = []
+    for pair in shown:
+        pending.append(pair)
+        if len(pending) == size:
+            yield tuple(zip(*pending, strict=True))
+            pending = []
+    if pending:
+        yield tuple(zip(*pending, strict=True))
+
+
+def _key_clip(key: Keyframe, clips: Clips) -> KeyClip:
+    pictures, (height, width) = clips(key)
+    # The picture itself is not looked at here, only its size.
+    return KeyClip(key.time_s, np.broadcast_to(np.uint8(0), (height, width, 3)), (pictures,))
+
+
+def _boxes(rows: list[tuple[Any, ...]]) -> Boxes:
+    images = {image: number for number, image in enumerate(dict.fromkeys(row[0] for row in rows))}
+    return Boxes(
+        tuple(images),
+        np.array([images[row[0]] for row in rows], np.int64),
+        np.array([row[1] for row in rows], np.float64).reshape(-1, 4),
+        np.array([row[2] for row in rows], np.int64),
+        np.array([row[3] for row in rows], np.float64),
+    )
+
+
+def _classes(used: Sequence[str]) -> tuple[str, ...]:
+    """AVA's 60 evaluated classes for labels of AVA, else the names in use."""
+    known = {entry.name: entry.evaluated for entry in ava_classes()}
+    if len(used) > POSES and all(name in known for name in used):
+        return tuple(name for name, evaluated in known.items() if evaluated)
+    return tuple(used)
+
+
+def _poses(classes: Sequence[str]) -> int:
+    return POSES if tuple(classes) == _classes([entry.name for entry in ava_classes()]) else 0
+
+
+def _split(labels: PersonLabels, classes: Sequence[str], job: PeopleJob) -> tuple[list[Keyframe], list[Keyframe]]:
+    if not job.videos.is_dir():
+        raise InputError(f"{job.videos}: no such folder of videos")
+    files = {path.stem: path for path in sorted(job.videos.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES}
+    there = [name for name in labels.videos if name in files]
+    if not there:
+        raise InputError(f"{job.videos}: none of the {len(labels.videos)} labelled videos is here")
+    order = sorted(there, key=lambda name: hashlib.sha256(f"{job.seed} {name}".encode()).digest())
+    held = set(order[: round(len(order) * job.val_fraction)]) if len(order) > 1 else set()
+    parts: tuple[list[Keyframe], list[Keyframe]] = ([], [])
+    for name in there:
+        for second, people in sorted(labels.videos[name].items()):
+            if people:
+                boxes = np.array(list(people), np.float64)
+                key = Keyframe(files[name], second, boxes, targets_of(list(people.values()), classes))
+                parts[name in held].append(key)
+    if not parts[0]:
+        raise InputError(f"{job.annotations}: no labelled video is left to train on; lower the held-out share")
+    return parts
+
+
+def _network(job: PeopleJob, classes: int, poses: int) -> tuple[PersonNetwork, str, KeyframeConvention]:
+    start = load_bundle(job.start) if job.start is not None else None
+    default = start.extractor if start else "i3d/ava" if job.model == "action-transformer" else "slowfast/ava"
+    trunk = job.trunk or default
+    preset, kind = find_trunk(trunk), HEADS[job.model]
+    sizes: dict[str, Any] = {"classes": classes}
+    sizes["channels" if job.model == "action-transformer" else "width"] = preset.width
+    if hasattr(kind.default, "poses"):
+        sizes["poses"] = poses
+    head = kind.network(replace(job.config or kind.default, **sizes))
+    seeded = (job.weights or "").startswith("random")
+    if start is None and job.weights is None:
+        raise InputError("a person-box network starts from trained weights: give --weights or a bundle to start from")
+    bank, convention = None, job.convention or preset.convention
+    if start is not None and not job.weights:
+        source = load_network(start)
+        network = PersonNetwork(source.trunk, head)
+        if start.head == job.model and source.head.config == head.config:
+            load_exactly(head, source.head.state_dict())
+        if isinstance(head, AcfbHead) and start.head == "acar":
+            bank = source.head
+        convention = job.convention or convention_of(start)[0]
+    elif seeded:
+        loaded = preset.network()
+        seed = int(job.weights.partition(":")[2] or job.seed) if job.weights else job.seed
+        network = PersonNetwork(load_exactly(loaded, random_state(loaded, seed)), head)
+    else:
+        from vidtad.checkpoints import fetch
+        from vidtad.weights import read_state_dict
+
+        path = Path(str(job.weights)) if Path(str(job.weights)).is_file() else fetch(str(job.weights))
+        network = PersonNetwork(preset.load(_without_classifier(read_state_dict(path))), head)
+    network.freeze_norm, network.freeze_trunk = not seeded, job.freeze_trunk
+    if isinstance(head, AcfbHead):
+        _prepare_bank(network, bank)
+    return network, trunk, convention
+
+
+def _prepare_bank(network: PersonNetwork, filling: Any) -> None:
+    """The bank is filled once, by a head that never learns, from a trunk that does not either."""
+    head = network.head
+    if filling is None:
+        filling = AcarHead(head.config)
+        load_exactly(filling, head.state_dict())
+    else:
+        # The query starts as what fills the bank, where sizes agree.
+        own = head.state_dict()
+        shared = {k: v for k, v in filling.state_dict().items() if k in own and own[k].shape == v.shape}
+        head.load_state_dict({**own, **shared})
+    network.bank, network.freeze_trunk = filling, True
+
+
+def _without_classifier(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {key: value for key, value in state.items() if not key.startswith(("head.", "module.head."))}
+
+
+def _banks(
+    job: PeopleJob, network: PersonNetwork, data: Sequence[Keyframe], convention: KeyframeConvention
+) -> Banks | None:
+    """Banks of all videos, from the work folder where they are, else filled and saved there."""
+    if not isinstance(network.head, AcfbHead):
+        return None
+    filling = network.bank if network.bank is not None else network.head
+    state = {**network.trunk.state_dict(), **{f"bank.{key}": value for key, value in filling.state_dict().items()}}
+    labelled = [(str(key.video.name), key.time_s, np.round(key.boxes, 6).tolist()) for key in data]
+    made_by = hashlib.sha256(f"{digest(state)}{convention.to_json()}{labelled}".encode()).hexdigest()
+    folder = job.work / "banks"
+    banks = load_banks({key.video for key in data}, folder, made_by=made_by)
+    missing = [key for key in data if (key.video, False) not in banks]
+    if missing:
+        filled = fill_banks(network, missing, convention, device=job.device)
+        save_banks(filled, folder, made_by=made_by)
+        banks |= filled
+    return banks
+
+
+def _schedule(job: PeopleJob, head: PeopleHead) -> Schedule:
+    """From nothing: AdamW at 1e-3; from trained weights: at 1e-4; about `BATCHES` batches, cosine decay."""
+    epochs = job.epochs or min(100, max(5, round(BATCHES / head.steps(0))))
+    lr = 1e-4 if head.network.freeze_norm else 1e-3
+    return Schedule(epochs=epochs, lr=lr, decay="cosine", warmup_epochs=min(1.0, 0.05 * epochs), clip_norm=1.0)
+
+
+def _bundle(
+    job: PeopleJob,
+    network: PersonNetwork,
+    trunk: str,
+    convention: KeyframeConvention,
+    classes: Sequence[str],
+    schedule: Schedule,
+    found: Evaluation | None,
+) -> Bundle:
+    training = {
+        "annotations_sha256": sha256(job.annotations),
+        "schedule": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(schedule).items()},
+        "batch": job.batch,
+        "seed": job.seed,
+        "started_from": str(job.start.name if job.start else job.weights),
+        "vidtad": __version__,
+    }
+    scores = {}
+    if found is not None:
+        per_class = {name: _number(ap[0]) for name, ap in zip(found.classes, found.ap, strict=True)}
+        scores["validation"] = {
+            "protocol": "ava, annotated boxes",
+            "frame_mAP": found.average_mAP,
+            "per_class": per_class,
+        }
+    return person_bundle(
+        bundle_name(job.out.stem),
+        job.model,
+        network,
+        trunk=trunk,
+        classes=classes,
+        sampling=sampling_of(convention),
+        training=training,
+        scores=scores,
+    )
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

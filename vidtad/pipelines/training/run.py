@@ -1,0 +1,370 @@
+"""Labels and videos (or features) to a detector bundle with its scores and a report: the work of `vidtad train`."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vidtad import __version__
+from vidtad.bundle import Bundle, bundle_name, save_bundle
+from vidtad.errors import InputError
+from vidtad.evaluation import Evaluation
+from vidtad.evaluation.protocols import protocol_named
+from vidtad.extractors import find, streams_of
+from vidtad.features import Features, Grid
+from vidtad.files import sha256, write_json, write_text
+from vidtad.labels import Check, Duration, Labels, cleaned, read_labels
+from vidtad.pipelines.extraction import Decoding
+from vidtad.pipelines.training.data import (
+    Extraction,
+    Material,
+    Split,
+    check_material,
+    features_of,
+    find_material,
+    split_videos,
+)
+from vidtad.pipelines.training.extractor import (
+    Chosen,
+    Sampling,
+    bundled_extractor,
+    choose_extractor,
+    extractor_of_features,
+)
+from vidtad.pipelines.training.mistakes import Operating
+from vidtad.pipelines.training.recipes import RECIPES
+from vidtad.pipelines.training.report import report_html
+from vidtad.pipelines.training.scoring import Data, Scorer, final_outcome
+from vidtad.pipelines.training.settings import Facts, Plan, Published, Recipe, planned
+from vidtad.training.distributed import join, wait
+from vidtad.training.loop import train
+from vidtad.training.react import TrainingVideo
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What `train` was asked.
+
+    `videos` or `features` (or both: then features are looked for, and put, in that folder). `val_fraction` as in
+    `split_videos`. `frame_rate`: of label files that count frames. `protocol`: None for that of the preset, else
+    THUMOS14's. Beside `out` a folder `<out>.work` holds features, checkpoints and the log.
+    """
+
+    annotations: Path
+    out: Path
+    videos: Path | None = None
+    features: Path | None = None
+    model: str = "react"
+    preset: str | None = None
+    extractor: str | None = None
+    weights: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    epochs: int | None = None
+    seed: int = 0
+    val_fraction: float | None = None
+    protocol: str | None = None
+    frame_rate: float | None = None
+    device: str = "cpu"
+    decoding: Decoding = field(default_factory=Decoding)
+    batch: int = 8
+    strict: bool = False
+
+    @property
+    def work(self) -> Path:
+        """Folder of everything that makes a second run go on where the first stopped."""
+        return self.out.with_name(self.out.name + ".work")
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told: `say` gets sentences; `progress` (stage, done, total, detail) several times a second at most."""
+
+    say: Callable[[str], None] = lambda sentence: None
+    progress: Callable[[str, int, int, str], None] = lambda stage, done, total, detail: None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came out. `scores` by part (`validation`, `test`), where there is one."""
+
+    bundle: Bundle
+    path: Path
+    report: Path
+    log: Path
+    check: Check
+    split: Split
+    plan: Plan
+    scores: Mapping[str, Evaluation]
+    operating: Operating | None
+    blind: Mapping[str, float]
+    published: Published | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "bundle": str(self.path),
+            "report": str(self.report),
+            "log": str(self.log),
+            "classes": list(self.bundle.classes),
+            "operating_point": None if self.operating is None else vars(self.operating),
+            "labels": self.check.to_json(),
+            "split": vars(self.split),
+            "settings": self.plan.to_json(),
+            "reasons": list(self.plan.reasons),
+            "scores": {part: result.to_json() for part, result in self.scores.items()},
+            "average_mAP_without_looking": dict(self.blind),
+            "published": None if self.published is None else vars(self.published),
+        }
+
+
+def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
+    """Check, extract, split, train, evaluate, write. A second call goes on where the first one stopped.
+
+    Raises InputError for anything unusable (with `strict` for anything odd in the labels), RunError when
+    training diverges or files cannot be written.
+    """
+    recipe = _recipe(job)
+    labels, material, found = _checked(job, watcher)
+    features, chosen = _features(job, labels, material, watcher)
+    data = _data(job, labels, features, watcher)
+    published = recipe.published.get(job.preset or "")
+    plan = planned(recipe, data.facts, job.preset, job.epochs, job.device)
+    for reason in plan.reasons:
+        watcher.say(f"settings: {reason}")
+    torch.manual_seed(job.seed)
+    head = recipe.head(plan, data.training)
+    folder = job.work / f"training-{_digest(job, plan, data)}"
+    frame = _frame(job, plan, data, chosen, watcher)
+    protocol = protocol_named(job.protocol or (published.protocol if published else "thumos14"))
+    scorer = Scorer(data, frame, protocol, plan.schedule.epochs, job.device)
+    result = train(
+        head,
+        plan.schedule,
+        folder,
+        seed=job.seed,
+        device=job.device,
+        progress=lambda record: _progress(record, watcher, scorer, plan.schedule.epochs),
+        evaluate=scorer if data.split.validation else None,
+    )
+    outcome = final_outcome(frame(result.state), data, plan, scorer, found)
+    outcome = replace(outcome, records=result.records, videos=material.videos)
+    bundle = outcome.bundle
+    report = job.out.with_name(f"{job.out.stem}.report.html")
+    if not join().rank:
+        save_bundle(bundle, job.out)
+        write_text(report, report_html(outcome, published))
+        split = {"how": data.split.how, "train": data.split.train, "validation": data.split.validation}
+        write_json(folder / "split.json", split | {"test": data.split.test})
+    return Trained(
+        bundle=bundle,
+        path=job.out,
+        report=report,
+        log=folder / "log.jsonl",
+        check=found,
+        split=data.split,
+        plan=plan,
+        scores=outcome.scores,
+        operating=outcome.operating,
+        blind=outcome.blind,
+        published=published,
+    )
+
+
+def _recipe(job: TrainingJob) -> Recipe:
+    if job.model not in RECIPES:
+        raise InputError(f"--model {job.model}: cannot be trained; there is {', '.join(RECIPES)}")
+    if job.videos is None and job.features is None:
+        raise InputError("nothing to train on: pass --videos DIR, or --features DIR")
+    if job.val_fraction is not None and not 0 <= job.val_fraction < 1:
+        raise InputError(f"--val-fraction {job.val_fraction:g}: a share of the videos lies between 0 and 1")
+    if job.epochs is not None and job.epochs < 1:
+        raise InputError(f"--epochs {job.epochs}: at least 1")
+    return RECIPES[job.model]
+
+
+def _checked(job: TrainingJob, watcher: Watcher) -> tuple[Labels, Material, Check]:
+    """Labels and what is there for them, reported before anything expensive begins."""
+    labels = read_labels(job.annotations, frame_rate=job.frame_rate)
+    stride, rate = job.sampling.stride, job.sampling.fps
+    if job.videos is not None:
+        convention = find(next(iter(streams_of(job.extractor or "i3d").values()))).convention
+        stride, rate = stride or convention.stride, rate or convention.fps
+    material = find_material(
+        labels, job.videos, job.features, rate=rate, stride=stride, foreign=_foreign(job, labels)
+    )
+    found = check_material(labels, material)
+    for line in found.lines():
+        watcher.say(line)
+    for name, reason in material.broken.items():
+        watcher.say(f"problem: {name} is left out: {reason}")
+    if job.strict and (found.serious or material.broken):
+        raise InputError(f"{job.annotations}: the labels are not clean (--strict); every problem is listed above")
+    return labels, material, found
+
+
+def _foreign(job: TrainingJob, labels: Labels) -> Callable[[str], Grid] | None:
+    """Grid of a video's features without a sidecar: the asked rate, else the one its labels state."""
+    stride, window = job.sampling.stride, job.sampling.window
+    if job.features is None or stride is None or window is None:
+        return None
+    stated = dict(zip(labels.videos, labels.fps.tolist(), strict=True))
+
+    def grid(name: str) -> Grid:
+        rate = job.sampling.fps or (Fraction(stated[name]).limit_denominator(1001) if stated[name] > 0 else None)
+        if rate is None:
+            raise InputError(f"{name}: features without a sidecar, and the labels state no fps; pass --fps")
+        return Grid.regular(rate, stride, window, 1)
+
+    return grid
+
+
+def _features(
+    job: TrainingJob, labels: Labels, material: Material, watcher: Watcher
+) -> tuple[dict[str, Features], Chosen | None]:
+    """Features of every usable video, and the extractor that made them, where it is here."""
+    extraction = chosen = None
+    if any(name in material.videos for name in material.durations):
+        chosen = choose_extractor(job.extractor, job.weights, job.sampling, job.device)
+        loaded = chosen.loaded
+        making = json.dumps([loaded.extractor.convention.to_json(), loaded.weights_sha256, repr(job.decoding)])
+        name = loaded.extractor.name.replace("/", "-")
+        own = job.work / "features" / f"{name}-{hashlib.sha256(making.encode()).hexdigest()[:12]}"
+        extraction = Extraction(loaded, job.features or own, job.features is None, job.decoding, job.batch)
+    part = join()
+    if part.rank:  # the first process extracts, the others find its files
+        wait(part)
+    features, failed = features_of(
+        material,
+        extraction,
+        _foreign(job, labels),
+        progress=lambda name, done, total: watcher.progress("features", done, total, name),
+    )
+    if not part.rank:
+        wait(part)
+    for name, reason in failed.items():
+        watcher.say(f"problem: {name} is left out: {reason}")
+    if failed and job.strict:
+        raise InputError(f"{len(failed)} videos gave no features (--strict); the reasons are given above")
+    chosen = chosen or extractor_of_features(next(iter(features.values())), job.weights)
+    for note in () if chosen is None else chosen.notes:
+        watcher.say(note)
+    return features, chosen
+
+
+def _data(job: TrainingJob, labels: Labels, features: Mapping[str, Features], watcher: Watcher) -> Data:
+    durations = {
+        name: Duration(held.video.duration_s, float(held.grid.stride / held.grid.fps))
+        for name, held in features.items()
+    }
+    used = cleaned(labels, durations)
+    no_class = np.isin(np.array(used.table.labels), protocol_named("thumos14").drop_labels)
+    used = replace(used, table=used.table.select(~no_class[used.table.label]))
+    if not len(used.table):
+        raise InputError(f"{job.annotations}: no segment lies inside a video that is there; see the problems above")
+    fraction = 0.0 if job.preset and job.val_fraction is None and "test" in used.table.subset else job.val_fraction
+    split = split_videos(used, fraction, job.seed)
+    watcher.say(f"split: {split.how}")
+    for warning in split.warnings:
+        watcher.say(f"problem: {warning}")
+    table = used.table
+    inside = np.isin(np.array(table.videos), split.train)[table.video]
+    numbers = list(dict.fromkeys(table.label[inside].tolist()))
+    if not numbers:
+        raise InputError("the training videos hold no segment; label more of them or choose another --val-fraction")
+    classes = tuple(table.labels[number] for number in numbers)
+    unseen = sorted({table.labels[number] for number in table.label[~inside].tolist()} - set(classes))
+    if unseen:
+        watcher.say(
+            f"problem: no training video has {', '.join(unseen)}: it cannot be found, and counts as AP 0 where scored"
+        )
+    for part in ("validation", "test"):
+        names = getattr(split, part)
+        if names and not np.isin(np.array(table.videos), names)[table.video].any():
+            raise InputError(f"no segment in the {part} videos ({names[0]}, ...), so nothing can be scored; label some")
+    if len(classes) == 1:
+        rest = ": the contrastive phase, which compares classes, is left out" if job.model == "react" else ""
+        watcher.say(f"one class only ({classes[0]}){rest}")
+    training = _training_videos(used, features, split.train, numbers)
+    step_s = float(np.median([duration.step_s for duration in durations.values()]))
+    return Data(used, features, split, classes, training, Facts.of(training, len(classes), step_s))
+
+
+def _training_videos(
+    labels: Labels, features: Mapping[str, Features], names: tuple[str, ...], numbers: list[int]
+) -> list[TrainingVideo]:
+    table = labels.table
+    place = {name: number for number, name in enumerate(table.videos)}
+    class_of = {number: position for position, number in enumerate(numbers)}
+    videos = []
+    for name in names:
+        rows = np.flatnonzero(table.video == place[name])
+        seconds = np.stack([table.start[rows], table.end[rows]], axis=1)
+        segments = features[name].grid.positions(seconds) + 0.5
+        labels_of = np.array([class_of[number] for number in table.label[rows].tolist()], np.int64)
+        videos.append(TrainingVideo(name, features[name].values, segments, labels_of))
+    return videos
+
+
+def _digest(job: TrainingJob, plan: Plan, data: Data) -> str:
+    """Name of a run: equal for equal settings, labels and features."""
+    making = [
+        (name, held.provenance.fingerprint() if held.provenance.extractor else sha256(Path(held.video.path)))
+        for name, held in sorted(data.features.items())
+    ]
+    segments = [(v.name, v.segments.round(6).tolist(), v.labels.tolist()) for v in data.training]
+    parts = [plan.to_json(), job.seed, job.model, data.classes, making, segments, data.split.validation]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _frame(
+    job: TrainingJob, plan: Plan, data: Data, chosen: Chosen | None, watcher: Watcher
+) -> Callable[[Mapping[str, Tensor]], Bundle]:
+    """A function that puts head weights into the bundle of this run."""
+    extractor = bundled_extractor(next(iter(data.features.values())), chosen, job.extractor)
+    for sentence in extractor.notes:
+        watcher.say(sentence)
+    table = data.labels.table
+    of_training = np.isin(np.array(table.videos), data.split.train)[table.video]
+    training: dict[str, Any] = {
+        "vidtad": __version__,
+        "labels_sha256": sha256(job.annotations) if job.annotations.is_file() else None,
+        "split": data.split.how,
+        "videos": {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")},
+        "segments": {
+            name: int((table.label[of_training] == table.labels.index(name)).sum()) for name in data.classes
+        },
+        "seed": job.seed,
+        "preset": job.preset,
+        "selection": "weights of the last epoch; nothing was chosen by a score but display_score, on validation",
+        **plan.to_json(),
+    }
+    if next(iter(data.features.values())).provenance.settings.get("random_weights"):
+        training["random_weights"] = True
+
+    def bundle(state: Mapping[str, Tensor]) -> Bundle:
+        return Bundle(
+            name=bundle_name(job.out.stem),
+            head=job.model,
+            head_config=plan.to_json()["network"],
+            classes=data.classes,
+            head_weights={key: value.detach().cpu() for key, value in state.items()},
+            decoding=plan.decoding,
+            training=training,
+            **extractor.fields,
+        )
+
+    return bundle
+
+
+def _progress(record: Mapping[str, Any], watcher: Watcher, scorer: Scorer, epochs: int) -> None:
+    scorer.epoch = record["epoch"]
+    if "loss" in record:
+        detail = f"epoch {record['epoch'] + 1}/{epochs}, loss {record['loss']:.3f}"
+        watcher.progress("training", record["step"] + 1, record["steps"], detail)
