@@ -79,10 +79,10 @@ def steps(frames: Iterable[Frame], settings: MotionSettings = MotionSettings()) 
 
 
 class MotionWorker(Worker):
-    """As `Worker`, without features: videos only."""
+    """For detection of motion alone: videos only."""
 
     def __init__(self, bundle: Bundle, job: Job):
-        self.job, self.device, self.bundle = job, "cpu", bundle
+        super().__init__(bundle, job)
         self.settings: MotionSettings = known_fields(
             MotionSettings, bundle.decoding, f"bundle {bundle.name}: decoding"
         )
@@ -97,22 +97,14 @@ class MotionWorker(Worker):
         return max(self.job.min_score, self.settings.display_score)
 
     def timeline(self, path: Path, progress: Progress) -> Timeline:
-        """The timeline of a video, written to the job's folder; a finished one of the same making is read back.
-
-        Raises InputError for an unusable input or a timeline of another making in the way, RunError for a failed write.
-        """
+        """As calling, for the one process that has claimed the output."""
         if path.suffix.lower() == ".npy":
             raise InputError(
                 f"{path}: detector {self.bundle.name} looks at pictures, not at features; give it the video itself"
             )
         probe(path, fps=self.job.decoding.assumed_fps)  # a clear sentence before the file's bytes are hashed
         identity = self._identity(path)
-        finished = self._finished(path, identity)
-        if finished is not None:
-            return finished
-        timeline = self._detect(path, identity, progress)
-        self._write(path, timeline)
-        return timeline
+        return self.finished_or(path, identity, lambda: self._detect(path, identity, progress))
 
     def _detect(self, path: Path, identity: dict[str, Any], progress: Progress) -> Timeline:
         decoding = self.job.decoding

@@ -1,6 +1,8 @@
 """One input (video or feature file) to one timeline on disk; the unit of work of `vidtad detect`."""
 
 import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -43,18 +45,20 @@ class Job:
             raise InputError(f"--min-score {self.min_score}: not a finite number")
 
 
-class Worker:
-    """Turns inputs into timelines with one detector; the extractor is loaded when the first video needs it."""
+class Worker(ABC):
+    """Turns inputs into timelines with one detector: one input to one timeline on disk, by one process at a time."""
 
     def __init__(self, bundle: Bundle, job: Job, device: str = "cpu"):
-        self.job, self.device, self.bundle = job, device, bundle
-        self.detector = load_detector(bundle, device)
-        self._extractor: LoadedExtractor | None = None
+        self.bundle, self.job, self.device = bundle, job, device
 
     @property
+    @abstractmethod
     def display_score(self) -> float:
         """Score from which a table shows a segment."""
-        return max(self.job.min_score, self.detector.display_score)
+
+    @abstractmethod
+    def timeline(self, path: Path, progress: Progress) -> Timeline:
+        """As calling, for the one process that has claimed the output."""
 
     def __call__(self, path: Path, progress: Progress = no_progress) -> Timeline:
         """The timeline of `path`, written to the job's folder; a finished one of the same making is read back.
@@ -63,10 +67,61 @@ class Worker:
         write, Busy (a RunError) while another process is at work on it.
         """
         path = Path(path)
-        if self.job.out is None and path.suffix.lower() == ".npy":  # nothing is written
+        folder = self.folder(path)
+        if folder is None:
             return self.timeline(path, progress)
-        with claimed(self.job.out or cache_dir() / "rows", path):
+        with claimed(folder, path):
             return self.timeline(path, progress)
+
+    def folder(self, path: Path) -> Path | None:
+        """Where something about `path` is written; None when nothing is."""
+        return self.job.out
+
+    def finished_or(self, path: Path, identity: Mapping[str, Any], make: Callable[[], Timeline]) -> Timeline:
+        """A whole timeline of this making, if there is one, else what `make` gives, written.
+
+        Raises InputError for another one in its place, which is never overwritten.
+        """
+        if self.job.out is None:
+            return make()
+        target = self.job.out / f"{path.stem}.json"
+        timeline = _finished(target, identity) if target.exists() and not self.job.overwrite else None
+        if timeline is None:
+            timeline = make()
+            write_timeline_json(timeline, target)
+        write_timeline_csv(timeline, target.with_suffix(".csv"))
+        return timeline
+
+
+def _finished(target: Path, identity: Mapping[str, Any]) -> Timeline:
+    try:
+        timeline = read_timeline(target)
+    except InputError:
+        timeline = None
+    if timeline is None or {**timeline.detector, "warnings": 0} != {**identity, "warnings": 0}:
+        raise InputError(
+            f"{target}: exists and was made from another input or with other settings; "
+            "pass --overwrite to replace it, or another --out"
+        )
+    return timeline
+
+
+class TemporalWorker(Worker):
+    """For heads that read feature rows; the extractor is loaded when the first video needs it."""
+
+    def __init__(self, bundle: Bundle, job: Job, device: str = "cpu"):
+        super().__init__(bundle, job, device)
+        self.detector = load_detector(bundle, device)
+        self._extractor: LoadedExtractor | None = None
+
+    @property
+    def display_score(self) -> float:
+        """Score from which a table shows a segment."""
+        return max(self.job.min_score, self.detector.display_score)
+
+    def folder(self, path: Path) -> Path | None:
+        """The job's; the rows of a video are kept in the cache where there is none."""
+        return self.job.out if path.suffix.lower() == ".npy" else self._rows_folder()
 
     def timeline(self, path: Path, progress: Progress) -> Timeline:
         """As calling, for the one process that has claimed the output."""
@@ -75,38 +130,36 @@ class Worker:
         return self._from_video(path, progress)
 
     def _from_features(self, path: Path, progress: Progress) -> Timeline:
-        features = load_features(path, self.job.foreign)
+        job = self.job
+        features = load_features(path, job.foreign)
         check_fits(features, self.bundle, str(path))
-        finished = self._finished(path, detector_identity(self.bundle, features.provenance, self.job.min_score))
-        if finished is not None:
-            return finished
-        timeline = detect_features(features, self.detector, path.stem, min_score=self.job.min_score, progress=progress)
-        self._write(path, timeline)
-        return timeline
+        return self.finished_or(
+            path,
+            detector_identity(self.bundle, features.provenance, job.min_score),
+            lambda: detect_features(features, self.detector, path.stem, min_score=job.min_score, progress=progress),
+        )
 
     def _from_video(self, path: Path, progress: Progress) -> Timeline:
         job = self.job
         if self._extractor is None:
             self._extractor = self._fitting_extractor()
-        identity = provenance_of(path, self._extractor, job.decoding)
-        finished = self._finished(path, detector_identity(self.bundle, identity, job.min_score))
-        if finished is not None:
-            return finished
+        loaded = self._extractor
+        identity = provenance_of(path, loaded, job.decoding)
         # Rows pass through a scratch file, so that an interrupted run goes on where it stopped.
-        scratch = Scratch(job.out or cache_dir() / "rows", path.stem, identity)
-        features = extract_features(
-            path,
-            self._extractor,
-            scratch,
-            identity=identity,
-            decoding=job.decoding,
-            batch=job.batch,
-            progress=progress,
-        )
-        timeline = detect_features(features, self.detector, path.stem, where=str(path), min_score=job.min_score)
-        self._write(path, timeline)
+        scratch = Scratch(self._rows_folder(), path.stem, identity)
+
+        def make() -> Timeline:
+            features = extract_features(
+                path, loaded, scratch, identity=identity, decoding=job.decoding, batch=job.batch, progress=progress
+            )
+            return detect_features(features, self.detector, path.stem, where=str(path), min_score=job.min_score)
+
+        timeline = self.finished_or(path, detector_identity(self.bundle, identity, job.min_score), make)
         scratch.remove()
         return timeline
+
+    def _rows_folder(self) -> Path:
+        return self.job.out or cache_dir() / "rows"
 
     def _fitting_extractor(self) -> LoadedExtractor:
         loaded = bundle_extractor(
@@ -122,31 +175,6 @@ class Worker:
                 f"{given}; detect in feature files (.npy) made elsewhere, or choose another --model"
             )
         return loaded
-
-    def _finished(self, path: Path, identity: dict[str, Any]) -> Timeline | None:
-        """A whole timeline of the same making, if there is one; another one in its place is never overwritten."""
-        if self.job.out is None or self.job.overwrite:
-            return None
-        target = self.job.out / f"{path.stem}.json"
-        if not target.exists():
-            return None
-        try:
-            timeline = read_timeline(target)
-        except InputError:
-            timeline = None
-        if timeline is None or {**timeline.detector, "warnings": 0} != {**identity, "warnings": 0}:
-            raise InputError(
-                f"{target}: exists and was made from another input or with other settings; "
-                "pass --overwrite to replace it, or another --out"
-            )
-        write_timeline_csv(timeline, target.with_suffix(".csv"))
-        return timeline
-
-    def _write(self, path: Path, timeline: Timeline) -> None:
-        if self.job.out is not None:
-            target = self.job.out / f"{path.stem}.json"
-            write_timeline_json(timeline, target)
-            write_timeline_csv(timeline, target.with_suffix(".csv"))
 
 
 def foreign_grid(fps: Fraction | None, stride: int | None, window: int | None) -> Grid | None:

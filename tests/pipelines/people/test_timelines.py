@@ -18,11 +18,10 @@ __all__ = ["clip"]
 
 def test_a_finished_timeline_is_read_back(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = a_bundle("linear")
-    worker = worker_for(bundle, Job(out=tmp_path), options(clip), ava_csv=True)
+    worker = worker_for(bundle, Job(out=tmp_path), options(clip))
     assert isinstance(worker, PeopleWorker)
     first = worker(clip)
     assert read_timeline(tmp_path / f"{clip.stem}.json").people == first.people
-    assert len((tmp_path / f"{clip.stem}.ava.csv").read_text().splitlines()) == 24
     assert (tmp_path / f"{clip.stem}.csv").read_text().startswith("video,start_s,end_s,label,score")
     monkeypatch.setattr(timelines.PeopleDetector, "__call__", lambda *_: pytest.fail("computed again"))
     assert worker(clip).people == first.people

@@ -103,7 +103,6 @@ class DetectTask:
     sha256: str
     job: Job
     people: "PeopleOptions | None" = None
-    ava_csv: bool = False
 
     def __call__(self, device: str) -> Work:
         """The work on one device: path -> `Detected`."""
@@ -112,5 +111,5 @@ class DetectTask:
             raise InputError(
                 f"--model {self.model}: a worker finds another bundle under this name; pass a file that all can read"
             )
-        worker = worker_for(bundle, self.job, self.people, device, ava_csv=self.ava_csv)
+        worker = worker_for(bundle, self.job, self.people, device)
         return lambda path, progress: Detected(worker(path, progress), worker.display_score)

@@ -1,6 +1,6 @@
 """Video -> keyframes -> people -> what each does -> timeline, in one pass with bounded memory."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -142,15 +142,17 @@ class PeopleDetector:
         progress: Progress = no_progress,
         *,
         video_id: str | None = None,
+        identity: Mapping[str, Any] | None = None,
     ) -> Timeline:
-        """The timeline of one video, with `people`. `video_id` defaults to the file's stem.
+        """The timeline of one video, with `people`. `video_id` defaults to the file's stem; `identity`: what the
+        method of that name gave, if it was called.
 
         Raises InputError for an unusable video, and when the boxes file has none of it.
         """
         path = Path(path)
         name = video_id or path.stem
         with open_video(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict) as video:
-            identity = self.identity(path, decoding)
+            made = dict(identity if identity is not None else self.identity(path, decoding))
             times, given = self._times(name)
             prepare = preparation(self.convention, self.options.scales)
             source = KeyframeClips(resample(video, self.convention.fps), times, self.convention, prepare)
@@ -169,10 +171,10 @@ class PeopleDetector:
             raise InputError(f"{path}: no frame could be decoded; the file is damaged or not a video")
         if source.beyond:
             warnings.append(f"{source.beyond} keyframes of the boxes file lie after the last frame and were left out")
-        identity["warnings"] = [*warnings, *(self._persons.notes if self._persons is not None else ())]
+        made["warnings"] = [*warnings, *(self._persons.notes if self._persons is not None else ())]
         people = [person for person in people if person.time_s <= info.duration_s]
         segments = merged(people, self.rule, step_s=self._spacing(times), duration_s=info.duration_s)
-        return Timeline({name: tuple(segments)}, {name: info}, identity, {name: tuple(people)})
+        return Timeline({name: tuple(segments)}, {name: info}, made, {name: tuple(people)})
 
     def _spacing(self, times: Iterable[float]) -> float:
         if isinstance(times, list) and len(times) > 1:
