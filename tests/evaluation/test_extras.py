@@ -124,6 +124,19 @@ def test_everything_at_once_is_json_and_tables(tmp_path):
     assert len({table.title for table in shown}) == len(shown)
 
 
+def test_pairs_of_characteristics_add_up_to_single_ones():
+    diagnosis = evaluate_files(
+        THUMOS / "gt.json", THUMOS / "preds.json", "thumos14", extras=Extras(diagnose=True)
+    ).details["diagnosis"]
+    assert len(diagnosis["missed_by_pair"]) == 3
+    for pair, rows in diagnosis["missed_by_pair"].items():
+        for label, row in rows.items():
+            alone = diagnosis["characteristics"][pair.partition(" x ")[0]][label]
+            assert sum(entry["annotations"] for entry in row.values()) == alone["annotations"]
+            missed = sum(entry["annotations"] * (entry["missed"] or 0) for entry in row.values())
+            assert missed == pytest.approx(alone["annotations"] * (alone["missed"] or 0))
+
+
 def test_figures(tmp_path):
     pytest.importorskip("matplotlib")
     result = evaluate_files(THUMOS / "gt.json", THUMOS / "preds.json", extras=Extras(diagnose=True, bootstrap=5))

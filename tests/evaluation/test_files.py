@@ -59,6 +59,7 @@ def test_protocol_is_detected_by_content(tmp_path):
     }
     assert {name: result.protocol.name for name, result in found.items()} == {name: name for name in found}
     assert set(found["epic"].details["tasks"]) == {"verb", "noun", "action"}
+    assert not any("verb and noun" in finding.kind for finding in found["epic"].findings)
     assert "verb mAP average 57.59; noun mAP average 63.50; action mAP average 65.27" in found["epic"].paper_line()
     assert "Recall@1x" in found["ego4d"].paper_line()
     for result in found.values():
@@ -129,3 +130,11 @@ def test_unlabelled_proposals_still_have_ar_an(tmp_path):
     rows = [{"score": 0.5, "segment": [2, 3]}, {"score": 0.4, "segment": [0, 1]}]
     paths[1].write_text(json.dumps({"version": "1", "results": {"v": rows}, "external_data": {}}))
     assert evaluate_files(*paths).details["proposals"]["AR@AN"]["100"] == 1
+
+
+def test_thresholds_said_twice_count_once_and_epic_rules_on_plain_labels_are_told():
+    thumos = FIXTURES / "detad" / "thumos"
+    pair = thumos / "gt.json", thumos / "preds.json"
+    assert evaluate_files(*pair, "thumos14", tiou=[0.5, 0.5, 0.3]).protocol.tiou == (0.5, 0.3)
+    told = [finding for finding in evaluate_files(*pair, "epic").findings if "verb and noun" in finding.kind]
+    assert len(told) == 1 and told[0].count == 2 and not told[0].serious

@@ -7,6 +7,7 @@ unequal size compare. All tables are averaged over the tIoU grid.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -63,13 +64,15 @@ class FalsePositives:
 @dataclass(frozen=True)
 class BinTable:
     """Per characteristic and bin: annotations in it, the share of them missed, and mAP_N over them (NaN:
-    none).
+    none). pairs: (first, second) characteristic -> annotations and missed share, each (bins of the first, bins of
+    the second).
     """
 
     bins: Mapping[str, Bins]
     count: Mapping[str, np.ndarray]
     missed: Mapping[str, np.ndarray]
     sensitivity: Mapping[str, np.ndarray]
+    pairs: Mapping[tuple[str, str], tuple[np.ndarray, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,7 @@ def diagnose(aligned: Aligned, truth: Annotations, bins: Mapping[str, Bins] | No
     ap_n, _ = normalised(kept, matching.hits, average)
     late_ap_n, strong = normalised(kept, matching.hits, average, minimum=MISSED_PRECISION)
     places = {name: bins[name].place(traits[name]) for name in bins}
+    missed = ~_found(matching, strong)
     return Diagnosis(
         aligned=kept,
         annotations=len(kept.gt_class),
@@ -116,11 +120,12 @@ def diagnose(aligned: Aligned, truth: Annotations, bins: Mapping[str, Bins] | No
             count={
                 name: np.bincount(where[where >= 0], minlength=len(bins[name].labels)) for name, where in places.items()
             },
-            missed=_missed(matching, strong, places, bins),
+            missed={name: _share(missed, where, len(bins[name].labels)) for name, where in places.items()},
             sensitivity={
                 name: _sensitivity(kept, matching, average, where, len(bins[name].labels))
                 for name, where in places.items()
             },
+            pairs={(a, b): _pair(missed, places, bins, a, b) for a, b in combinations(bins, 2)},
         ),
     )
 
@@ -234,18 +239,29 @@ def _plain(aligned: Aligned, hits: np.ndarray) -> np.ndarray:
     return ap
 
 
-def _missed(
-    matching: Matching, strong: np.ndarray, places: Mapping[str, np.ndarray], bins: Mapping[str, Bins]
-) -> dict[str, np.ndarray]:
+def _found(matching: Matching, strong: np.ndarray) -> np.ndarray:
+    """bool (thresholds, annotations): taken by a prediction that counts."""
     found = np.zeros(matching.taken_by.shape, bool)
     for row, taken_by in enumerate(matching.taken_by):
         taken = taken_by >= 0
         found[row, taken] = strong[row, taken_by[taken]]
-    missed = {}
-    for name, where in places.items():
-        shares = [(~found[:, where == bin_]) for bin_ in range(len(bins[name].labels))]
-        missed[name] = np.array([part.mean(axis=1).mean() if part.shape[1] else np.nan for part in shares])
-    return missed
+    return found
+
+
+def _share(missed: np.ndarray, where: np.ndarray, bins: int) -> np.ndarray:
+    """Missed share of the annotations of each bin, averaged over the thresholds; NaN for a bin without any."""
+    shares = [missed[:, where == bin_] for bin_ in range(bins)]
+    return np.array([part.mean(axis=1).mean() if part.shape[1] else np.nan for part in shares])
+
+
+def _pair(
+    missed: np.ndarray, places: Mapping[str, np.ndarray], bins: Mapping[str, Bins], first: str, second: str
+) -> tuple[np.ndarray, np.ndarray]:
+    shape = (len(bins[first].labels), len(bins[second].labels))
+    inside = (places[first] >= 0) & (places[second] >= 0)
+    where = np.where(inside, places[first] * shape[1] + places[second], -1)
+    count = np.bincount(where[inside], minlength=shape[0] * shape[1])
+    return count.reshape(shape), _share(missed, where, count.size).reshape(shape)
 
 
 def _sensitivity(aligned: Aligned, matching: Matching, average: float, where: np.ndarray, bins: int) -> np.ndarray:
@@ -303,4 +319,14 @@ def diagnosis_json(found: Diagnosis) -> dict[str, Any]:
             "average_mAP_N_gain": dict(fp.gain),
         },
         "characteristics": traits,
+        "missed_by_pair": {
+            f"{a} x {b}": {
+                label: {
+                    other: {"annotations": n, "missed": share}
+                    for other, n, share in zip(table.bins[b].labels, counts, nullable(shares), strict=True)
+                }
+                for label, counts, shares in zip(table.bins[a].labels, count.tolist(), missed, strict=True)
+            }
+            for (a, b), (count, missed) in table.pairs.items()
+        },
     }

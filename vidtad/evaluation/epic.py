@@ -11,7 +11,7 @@ import numpy as np
 from vidtad.evaluation.protocols import EPIC_TIOU, Protocol
 from vidtad.evaluation.result import Evaluation
 from vidtad.evaluation.temporal import evaluate_temporal
-from vidtad.formats.tables import Annotations, Predictions
+from vidtad.formats.tables import Annotations, Finding, Predictions
 
 NOUN_STRIDE = 300
 Table = TypeVar("Table", Annotations, Predictions)
@@ -24,10 +24,17 @@ def evaluate_epic(
     """The action evaluation, with all three in `details["tasks"]`.
 
     Files without verb and noun numbers (models trained and scored for one of them) are scored by their
-    labels.
+    labels, which a finding says.
     """
-    if not {"verb", "noun"} <= truth.extra.keys() & predicted.extra.keys():
-        return evaluate_temporal(truth, predicted, protocol, subset, blocked)
+    without = [
+        f"the {what}"
+        for what, table in (("ground truth", truth), ("predictions", predicted))
+        if not {"verb", "noun"} <= table.extra.keys()
+    ]
+    if without:
+        result = evaluate_temporal(truth, predicted, protocol, subset, blocked)
+        kind = "file without verb and noun numbers, so that plain labels were scored"
+        return replace(result, findings=(*result.findings, Finding(kind, len(without), without[0], False)))
     results = {name: evaluate_task(truth, predicted, protocol, name, subset, blocked) for name in TASKS}
     tasks = {
         name: {

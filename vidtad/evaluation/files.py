@@ -89,7 +89,7 @@ def changed(protocol: Protocol, rules: dict[str, Any]) -> Protocol:
             raise InputError(f"evaluation rule {name!r} is not known; there are {', '.join(sorted(known))}")
     given = {name: value for name, value in rules.items() if value is not None}
     if "tiou" in given:
-        given["tiou"] = tuple(float(value) for value in given["tiou"])
+        given["tiou"] = tuple(dict.fromkeys(float(value) for value in given["tiou"]))
     return replace(protocol, **given)
 
 

@@ -187,6 +187,16 @@ def _diagnosis(found: Mapping[str, Any]) -> Iterator[Table]:
                 for label, entry in bins.items()
             ),
         )
+    for pair, rows in found["missed_by_pair"].items():
+        yield Table(
+            f"Missed annotations by {pair}",
+            (pair.partition(" x ")[0], *next(iter(rows.values()))),
+            tuple(
+                (label, *(f"{percent(entry['missed'])} ({entry['annotations']})" for entry in row.values()))
+                for label, row in rows.items()
+            ),
+            "missed share (annotations there)",
+        )
 
 
 def _frame_diagnosis(found: Mapping[str, Any]) -> Iterator[Table]:
