@@ -22,6 +22,7 @@ __all__ = [
     "Checkpoint",
     "add",
     "builtin_bundle",
+    "bundle_path",
     "cache_dir",
     "fetch",
     "list_models",
@@ -100,6 +101,8 @@ def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
     hosted = next((id for id in names if id in CONVERTERS and CHECKPOINTS[id].url), None)
     if hosted is not None:
         return load_bundle(fetch(hosted)), None
+    if text in PERSON_HEADS:
+        raise InputError(f"no {text} detector is on this machine: {_how_to_have(text)}")
     if text in CHECKPOINTS:
         checkpoint = CHECKPOINTS[text]
         if text in CONVERTERS:
@@ -107,6 +110,11 @@ def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
         raise InputError(f"{text} is a {checkpoint.task} checkpoint of {checkpoint.network}, not a detector bundle")
     names_here = [*_bundles(), *_builtins(), *PREFERRED, *CONVERTERS]
     raise InputError(f"no detector is called {text!r}{_near(text, names_here)}")
+
+
+def bundle_path(name: str) -> Path | None:
+    """The file on this machine that `resolve_model(name)` would read: a bundle here, or a built-in one; else None."""
+    return Path(name) if _is_file(name) else _installed_path(name) or _builtin_path(name)
 
 
 def builtin_bundle(name: str) -> Bundle:
@@ -285,6 +293,13 @@ def _how_to_get(checkpoint: Checkpoint) -> str:
     if checkpoint.url is not None:
         return f"run `vidtad models fetch {checkpoint.id}`"
     return f"get {checkpoint.how_to_get or 'it by hand'}, then run `vidtad models add FILE --as {checkpoint.id}`"
+
+
+def _how_to_have(head: str) -> str:
+    published = next((id for id in PREFERRED.get(head, ()) if id in CONVERTERS), None)
+    if published is not None:
+        return f"{_how_to_get(CHECKPOINTS[published])}; --weights random makes a dry run"
+    return f"none was released, so train one (vidtad train --model {head}) and pass its file; --weights random dry-runs"
 
 
 def _demonstration_notice(name: str, bundle: Bundle) -> str:

@@ -59,12 +59,19 @@ def load_persons(
     a checkpoint file of the same network. Raises InputError for an unknown name or unfit weights, RunError when the
     file cannot be had.
     """
+    check_name(name)
     if name == HOG:
+        if weights is not None:
+            raise InputError(f"person detector {HOG} has no weights to choose: leave out --persons-weights")
         return HogPersons()
-    if name not in TORCHVISION:
+    return TorchvisionPersons(name, weights, threshold=threshold, device=device, seed=seed)
+
+
+def check_name(name: str) -> None:
+    """Raise InputError, with the near ones, for a name that no person detector has."""
+    if name not in DETECTORS:
         near = difflib.get_close_matches(name, DETECTORS, n=2, cutoff=0.4) or DETECTORS
         raise InputError(f"no person detector is called {name!r}; did you mean {', '.join(near)}?")
-    return TorchvisionPersons(name, weights, threshold=threshold, device=device, seed=seed)
 
 
 class TorchvisionPersons:

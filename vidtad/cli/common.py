@@ -44,6 +44,19 @@ def console() -> "Console":
     return Console() if sys.stdout.isatty() else Console(width=140)
 
 
+def given(ctx: typer.Context) -> frozenset[str]:
+    """Names of the options that the user wrote, as opposed to those that stand at their default."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    return frozenset(name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE")
+
+
+def refuse(options: Iterable[str], why: str) -> None:
+    """Raise InputError for options that do not apply, by their parameters' names; none is fine."""
+    named = sorted(f"--{option.replace('_', '-')}" for option in options)
+    if named:
+        raise InputError(f"{', '.join(named)}: {why}")
+
+
 def parse_rate(text: str | None, option: str) -> Fraction | None:
     """A frame rate such as 25, 29.97 or 30000/1001. Raises InputError."""
     if text is None:

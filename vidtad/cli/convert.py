@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, print_json
-from vidtad.cli.extract import AsJson
+from vidtad.cli.options import AsJson
 
 FormatNames = Annotated[
     list[str],

@@ -8,7 +8,7 @@ import typer
 from vidtad.cli.common import print_json, progress_bar
 from vidtad.cli.detect import show as show_timeline
 from vidtad.cli.evaluate import show as show_scores
-from vidtad.cli.extract import AsJson, Device, Quiet
+from vidtad.cli.options import AsJson, Device, Quiet
 
 
 def demo(

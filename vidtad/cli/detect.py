@@ -1,5 +1,6 @@
 """`vidtad detect`: videos or feature files to timelines."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,34 +12,51 @@ from vidtad.cli.common import (
     console,
     find_inputs,
     finish_batch,
+    given,
     make_setup,
     note,
     parse_rate,
     print_json,
+    refuse,
     run_batch,
     take_shard,
 )
-from vidtad.cli.extract import (
+from vidtad.cli.options import (
     Address,
     AsJson,
-    Batch,
+    Boxes,
+    BoxesOffset,
     Decoder,
     Device,
     Engine,
+    Every,
+    Flip,
+    Overwrite,
+    Persons,
+    PersonsWeights,
     Precision,
     Quiet,
+    Scales,
     Shard,
     Strict,
+    Stride,
     Threads,
+    Window,
     Workers,
 )
 from vidtad.errors import InputError
 
 if TYPE_CHECKING:
-    from vidtad.timeline import Timeline
+    from vidtad.bundle import Bundle
+    from vidtad.pipelines.people.detection import PeopleOptions
+    from vidtad.timeline import PersonBox, Timeline
+
+FOR_PEOPLE = frozenset({"persons", "persons_weights", "boxes", "boxes_offset", "every", "scales", "flip"})
+FOR_FEATURES = frozenset({"stride", "window"})
 
 
 def detect(
+    ctx: typer.Context,
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(help="Videos, feature files (.npy), or folders of either. Default: the folder `features`."),
@@ -49,22 +67,30 @@ def detect(
         str | None, typer.Option(help="Extractor weights instead of the bundle's: file, id or `random`.")
     ] = None,
     formats: Annotated[
-        str | None, typer.Option("--format", help="Also write these, separated by commas: srt, vtt, elan, cvat, ...")
+        str | None, typer.Option("--format", help="Also write these, separated by commas: srt, elan, cvat, ava, ...")
     ] = None,
     min_score: Annotated[float, typer.Option(help="Leave out segments under this score.")] = 0.0,
     fps: Annotated[
         str | None, typer.Option(help="Rate of videos that state none, and of feature files without a sidecar.")
     ] = None,
-    stride: Annotated[
-        int | None, typer.Option(min=1, help="For feature files without a sidecar: frames between rows.")
-    ] = None,
-    window: Annotated[int | None, typer.Option(min=1, help="The same: frames a row sees.")] = None,
+    stride: Stride = None,
+    window: Window = None,
+    persons: Persons = None,
+    persons_weights: PersonsWeights = None,
+    boxes: Boxes = None,
+    boxes_offset: BoxesOffset = None,
+    every: Every = None,
+    scales: Scales = None,
+    flip: Flip = False,
     device: Device = "auto",
     precision: Precision = "auto",
-    batch: Batch = 8,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Windows (8) or, for people, keyframes (2) through the network at a time."),
+    ] = None,
     decoder: Decoder = "pyav",
     strict: Strict = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace timelines made otherwise.")] = False,
+    overwrite: Overwrite = False,
     workers: Workers = None,
     threads: Threads = None,
     shard: Shard = None,
@@ -73,13 +99,16 @@ def detect(
     quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
-    """Find what happens when: one timeline (.json and .csv) a video, and a table.
+    """Find what happens when, and who does it: one timeline (.json and .csv) a video, and a table.
+
+    Feature files without a sidecar need --fps, --stride and --window. Options that begin with `People` are for
+    detectors that say who does what: linear, acar, acfb, action-transformer.
 
     Example: vidtad detect match.mp4 --model react --out timelines
     """
-    from vidtad.checkpoints import resolve_model
     from vidtad.pipelines.batches.tasks import Detected, DetectTask
     from vidtad.pipelines.extraction import Decoding
+    from vidtad.pipelines.people.timelines import bundle_for
     from vidtad.pipelines.timelines import Job, foreign_grid
 
     default = Path("features")
@@ -88,9 +117,21 @@ def detect(
     also = check_formats(formats, out)
     rate = parse_rate(fps, "--fps")
     paths = find_inputs(inputs or [default], VIDEO_SUFFIXES | {FEATURE_SUFFIX}, "video or feature file")
-    bundle, hint = resolve_model(model)
+    bundle, hint = bundle_for(model, weights)
     if hint:
         note(hint)
+    people = people_options(
+        bundle,
+        given(ctx),
+        persons=persons,
+        persons_weights=persons_weights,
+        boxes=boxes,
+        boxes_offset_s=boxes_offset,
+        every_s=every,
+        scales=parse_scales(scales),
+        flip=flip,
+        batch=batch,
+    )
     paths = take_shard(paths, shard)
     job = Job(
         out=None if out == "-" else Path(out),
@@ -98,7 +139,7 @@ def detect(
         min_score=min_score,
         foreign=foreign_grid(rate, stride, window),
         decoding=Decoding(decoder, rate, strict),
-        batch=batch,
+        batch=batch or 8,
         overwrite=overwrite,
         precision=precision,
     )
@@ -120,13 +161,41 @@ def detect(
             show(timeline, found.display_score, Path(out))
 
     setup = make_setup(engine, workers, threads, address, device)
-    failed = run_batch(paths, DetectTask(model, bundle.sha256, job), setup, finished, quiet=quiet)
+    failed = run_batch(paths, DetectTask(model, bundle.sha256, job, people), setup, finished, quiet=quiet)
     if json or out == "-":
         from vidtad.timeline import merge
 
         document: dict[str, Any] = merge(done[path] for path in paths if path in done).to_json() if done else {}
         print_json(document | {"failed": failed} if failed else document)
     finish_batch(len(paths), failed)
+
+
+def people_options(bundle: "Bundle", asked: frozenset[str], **options: Any) -> "PeopleOptions | None":
+    """What was asked of a detector of people, None for another. Raises InputError for what the detector does not know.
+
+    asked: names of the parameters that the user gave. options: fields of `PeopleOptions`, None for their defaults.
+    """
+    from vidtad.checkpoints import PERSON_HEADS
+    from vidtad.pipelines.people.detection import PeopleOptions
+
+    if bundle.head not in PERSON_HEADS:
+        refuse(
+            asked & FOR_PEOPLE,
+            f"for detectors that say who does what; {bundle.name} says what happens when, choose another --model",
+        )
+        return None
+    refuse(asked & FOR_FEATURES, f"for feature files; {bundle.name} looks at people in videos")
+    return PeopleOptions(**{name: value for name, value in options.items() if value is not None})
+
+
+def parse_scales(text: str | None) -> tuple[int, ...] | None:
+    """`256,288,320` as numbers. Raises InputError."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        raise InputError(f"--scales {text}: write short sides in pixels, such as 256,288,320")
+    return tuple(map(int, parts))
 
 
 def check_formats(text: str | None, out: str) -> tuple[str, ...]:
@@ -151,18 +220,32 @@ def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: 
     for name, segments in timeline.results.items():
         chosen = sorted(sorted(segments, key=lambda s: -s.score)[:most], key=lambda s: s.start_s)
         chosen = [s for s in chosen if s.score >= threshold]
+        people = timeline.people.get(name)
         table = Table(box=box.SIMPLE, title=Text(name), title_justify="left")
-        for heading in ("start", "end", "action", "score"):
+        for heading in (*(("person",) if people is not None else ()), "start", "end", "action", "score"):
             table.add_column(heading, justify="left" if heading == "action" else "right")
         for s in chosen:
-            table.add_row(clock(s.start_s), clock(s.end_s), Text(s.label), f"{s.score:.2f}")
+            who = () if people is None else ("" if s.track is None else str(s.track),)
+            table.add_row(*who, clock(s.start_s), clock(s.end_s), Text(s.label), f"{s.score:.2f}")
         if chosen:
             console().print(table)
             if console().is_terminal:
                 for line in render(timeline, console().width, threshold):
                     console().print(line)
         where = "" if out is None else f"; all in {out / name}.json and .csv"
-        typer.echo(f"{name}: {len(chosen)} of {len(segments)} segments shown (score >= {threshold:g}){where}")
+        seen = "" if people is None else f"; {counted(people)}"
+        typer.echo(f"{name}: {len(chosen)} of {len(segments)} segments shown (score >= {threshold:g}){seen}{where}")
+
+
+def counted(people: "Sequence[PersonBox]") -> str:
+    """How many people were seen how often, in words."""
+    if not people:
+        return "nobody was found"
+    tracks, moments = {person.track for person in people}, {person.time_s for person in people}
+    return (
+        f"{len(tracks)} {'person' if len(tracks) == 1 else 'people'} at "
+        f"{len(moments)} keyframe{'' if len(moments) == 1 else 's'}"
+    )
 
 
 def clock(seconds: float) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidtad.cli.common import console, note, print_json
-from vidtad.cli.extract import AsJson
+from vidtad.cli.options import AsJson
 
 if TYPE_CHECKING:
     from vidtad.evaluation import Evaluation

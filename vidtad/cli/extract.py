@@ -16,24 +16,23 @@ from vidtad.cli.common import (
     run_batch,
     take_shard,
 )
-
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Precision = Annotated[
-    str, typer.Option(help="Of the extractor: float32, bf16 or fp16; auto is bf16 on a GPU that has it, else float32.")
-]
-Batch = Annotated[int, typer.Option(min=1, help="Windows through the network at a time.")]
-Decoder = Annotated[str, typer.Option(help="Video reader: pyav, or decord, opencv, torchcodec where installed.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Treat a damaged video as an error.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
-Workers = Annotated[
-    int | None,
-    typer.Option(min=1, help="Worker processes, each with its own model; GPUs are shared out in turn."),
-]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker. Default: an equal share.")]
-Shard = Annotated[str | None, typer.Option(help="Only part I of N of the inputs, as 1/8 to 8/8, for job arrays.")]
-Engine = Annotated[str, typer.Option(help="Where workers run: local, or ray (many machines).")]
-Address = Annotated[str | None, typer.Option(help="Ray cluster to join, `auto` for the one of this machine.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+from vidtad.cli.options import (
+    Address,
+    AsJson,
+    Batch,
+    Decoder,
+    Device,
+    Engine,
+    Overwrite,
+    Precision,
+    Quiet,
+    Shard,
+    Strict,
+    Stride,
+    Threads,
+    Window,
+    Workers,
+)
 
 
 def extract(
@@ -55,8 +54,8 @@ def extract(
     ] = None,
     keep_flow: Annotated[Path | None, typer.Option(help="Folder to keep the flow in, as JPEG pictures.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for the feature files.")] = Path("features"),
-    window: Annotated[int | None, typer.Option(min=1, help="Frames a row sees.")] = None,
-    stride: Annotated[int | None, typer.Option(min=1, help="Frames between rows.")] = None,
+    window: Window = None,
+    stride: Stride = None,
     fps: Annotated[
         str | None,
         typer.Option(help="Resample to this rate, like 25 or 30000/1001; also the rate of files that state none."),
@@ -66,7 +65,7 @@ def extract(
     batch: Batch = 8,
     decoder: Decoder = "pyav",
     strict: Strict = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace feature files made otherwise.")] = False,
+    overwrite: Overwrite = False,
     workers: Workers = None,
     threads: Threads = None,
     shard: Shard = None,

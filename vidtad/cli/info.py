@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from vidtad.cli.common import note, parse_rate, print_json
-from vidtad.cli.extract import AsJson, Decoder
 from vidtad.cli.models import plain
+from vidtad.cli.options import AsJson, Decoder
 
 
 def info(

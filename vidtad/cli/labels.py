@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vidtad.cli.common import note, print_json
-from vidtad.cli.extract import AsJson
+from vidtad.cli.options import AsJson
 
 labels = typer.Typer(help="Check and convert label files.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from vidtad.cli.common import console, note, print_json, progress_bar
-from vidtad.cli.extract import AsJson, Quiet
+from vidtad.cli.options import AsJson, Quiet
 
 models = typer.Typer(
     help="List, inspect, fetch and add detectors and checkpoints.", no_args_is_help=True, rich_markup_mode=None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, finish_batch, note, print_json, progress_bar
-from vidtad.cli.extract import AsJson, Quiet
+from vidtad.cli.options import AsJson, Quiet
 
 if TYPE_CHECKING:
     from vidtad.timeline import Timeline

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vidtad.cli.common import print_json, progress_bar
-from vidtad.cli.extract import AsJson, Quiet
+from vidtad.cli.options import AsJson, Quiet
 
 
 def synth(

@@ -1,4 +1,4 @@
-"""A timeline as coloured text: one lane a class, as wide as the terminal."""
+"""A timeline as coloured text: one lane a class (and person), as wide as the terminal."""
 
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -53,7 +53,7 @@ def render(timeline: "Timeline", width: int, threshold: float, *, ascii_only: bo
 def _lanes(found: list["Segment"]) -> dict[str, list[tuple[float, float]]]:
     lanes: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for segment in sorted(found, key=lambda s: s.start_s):
-        lane = lanes[segment.label]
+        lane = lanes[segment.label if segment.track is None else f"{segment.track} {segment.label}"]
         if lane and segment.start_s <= lane[-1][1]:
             lane[-1] = (lane[-1][0], max(lane[-1][1], segment.end_s))
         else:

@@ -12,7 +12,7 @@ import typer
 
 from vidtad.cli.common import console, note, parse_rate, print_json
 from vidtad.cli.evaluate import show as show_scores
-from vidtad.cli.extract import AsJson, Batch, Decoder, Device, Quiet
+from vidtad.cli.options import AsJson, Batch, Decoder, Device, Quiet
 from vidtad.errors import InputError
 
 if TYPE_CHECKING:

@@ -5,12 +5,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidtad.checkpoints import resolve_model
 from vidtad.errors import InputError
 from vidtad.extractors import with_streams
 from vidtad.pipelines.batches.engines import ReportProgress, Work
 from vidtad.pipelines.extraction import Decoding, Extracted, extract_file, load_extractor
-from vidtad.pipelines.people.timelines import worker_for
+from vidtad.pipelines.people.timelines import bundle_for, worker_for
 from vidtad.pipelines.timelines import Job
 from vidtad.timeline import Timeline
 
@@ -106,7 +105,7 @@ class DetectTask:
 
     def __call__(self, device: str) -> Work:
         """The work on one device: path -> `Detected`."""
-        bundle, _ = resolve_model(self.model)
+        bundle, _ = bundle_for(self.model, self.job.weights)
         if bundle.sha256 != self.sha256:
             raise InputError(
                 f"--model {self.model}: a worker finds another bundle under this name; pass a file that all can read"

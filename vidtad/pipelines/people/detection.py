@@ -1,5 +1,6 @@
 """Video -> keyframes -> people -> what each does -> timeline, in one pass with bounded memory."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from vidtad.files import sha256
 from vidtad.formats.person_boxes import BoxFile, read_person_boxes
 from vidtad.models.acfb import BankOptions
 from vidtad.models.action_transformer import ActionTransformer
-from vidtad.persons import DEFAULT, HOG, People, PersonDetector, Tracker, load_persons, nobody, tidy
+from vidtad.persons import DEFAULT, HOG, People, PersonDetector, Tracker, check_name, load_persons, nobody, tidy
 from vidtad.pipelines.extraction import Decoding, Progress, expected_frames, no_progress
 from vidtad.pipelines.people.bundle import convention_of, load_network
 from vidtad.pipelines.people.merge import MergeRule, merged
@@ -64,8 +65,9 @@ class PeopleOptions:
     the bundle's choice, and OpenCV's HOG detector where that cannot be had.
 
     `boxes`: a file of boxes instead, whose times are the keyframes; `boxes_offset_s` is subtracted from them.
-    `persons_weights`: a file or `random`. `every_s`: seconds between keyframes (None: the bundle's). `scales`: short
-    sides in pixels (none: the bundle's size), `flip`: mirrored too; logits are averaged. `batch`: keyframes at once.
+    `persons_weights`: a file or `random`, which a run with random `weights` is content with. `every_s`: seconds between
+    keyframes (None: the bundle's). `scales`: short sides in pixels (none: the bundle's size), `flip`: mirrored too;
+    logits are averaged. `batch`: keyframes at once. Raises InputError for what does not go together.
     """
 
     persons: str | None = None
@@ -79,8 +81,20 @@ class PeopleOptions:
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or (self.every_s is not None and self.every_s <= 0) or any(s < 32 for s in self.scales):
+        every_s = 1.0 if self.every_s is None else self.every_s
+        if self.batch < 1 or not 0 < every_s < math.inf or any(side < 32 for side in self.scales):
             raise InputError("people need a batch of at least 1, keyframes over 0 s apart, and scales of 32 pixels up")
+        if self.boxes is None and self.boxes_offset_s:
+            raise InputError("an offset is for the times of a file of boxes: name it with --boxes")
+        if self.boxes is not None and (self.persons or self.persons_weights):
+            raise InputError(f"boxes of {self.boxes} leave nobody to be found: leave out --boxes, or --persons")
+        if self.boxes is not None and not Path(self.boxes).is_file():
+            raise InputError(f"{self.boxes}: no such file of boxes")
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether the network's weights were asked to be random."""
+        return (self.weights or "").partition(":")[0] == "random"
 
 
 class PeopleDetector:
@@ -94,6 +108,8 @@ class PeopleDetector:
         self.step_s = self.options.every_s or step_s
         self.network = load_network(bundle, self.options.weights, device=device)
         self._chosen = self.options.persons or self.decoding.persons
+        if self._chosen != OWN:
+            check_name(self._chosen)
         own = self._chosen == OWN and self.options.boxes is None
         if own and not (isinstance(self.network.head, ActionTransformer) and self.network.head.rpn is not None):
             raise InputError(
@@ -131,7 +147,7 @@ class PeopleDetector:
         }
         if bundle.demonstration:
             identity["demonstration"] = True
-        if (options.weights or "").startswith("random") or bundle.training.get("random_weights"):
+        if options.dry_run or bundle.training.get("random_weights"):
             identity["random_weights"] = True
         return identity
 
@@ -226,6 +242,8 @@ class PeopleDetector:
         """The person detector, loaded at its first use."""
         if self._persons is None:
             weights, threshold = self.options.persons_weights, self.decoding.person_score
+            if weights is None and self.options.persons is None and self.options.dry_run:
+                weights = "random"  # a dry run fetches nothing
             try:
                 self._persons = load_persons(self._chosen, weights, threshold=threshold, device=self.device)
             except RunError as error:

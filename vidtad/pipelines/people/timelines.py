@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from vidtad.bundle import Bundle
+from vidtad.checkpoints import bundle_path, resolve_model
 from vidtad.errors import InputError
 from vidtad.models.people import HEADS
 from vidtad.pipelines import motion
 from vidtad.pipelines.extraction import Progress
+from vidtad.pipelines.people.bundle import random_bundle
 from vidtad.pipelines.people.detection import PeopleDetector, PeopleOptions
 from vidtad.pipelines.timelines import Job, TemporalWorker, Worker
 from vidtad.timeline import Timeline
@@ -45,6 +47,18 @@ class PeopleWorker(Worker):
         least = self.job.min_score
         kept = {name: tuple(s for s in found if s.score >= least) for name, found in timeline.results.items()}
         return replace(timeline, results=kept)
+
+
+def bundle_for(model: str | Path, weights: str | None = None) -> tuple[Bundle, str | None]:
+    """As `checkpoints.resolve_model`; with random weights, the name of a person-box head that is not on this machine
+    means a network of the published size, for a dry run without any download.
+    """
+    head, (kind, _, seed) = str(model), (weights or "").partition(":")
+    if kind == "random" and head in HEADS and bundle_path(head) is None:
+        if seed and not seed.isdecimal():
+            raise InputError(f"--weights {weights}: the seed must be a whole number, as in random:0")
+        return random_bundle(head, int(seed or 0)), None
+    return resolve_model(model)
 
 
 def worker_for(bundle: Bundle, job: Job, options: PeopleOptions | None = None, device: str = "cpu") -> Worker:
