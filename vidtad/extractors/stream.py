@@ -1,5 +1,6 @@
 """Frames in, feature rows out, with bounded memory: each frame is decoded and prepared once."""
 
+import math
 import queue
 import threading
 from collections import deque
@@ -68,8 +69,8 @@ def wanted_frames(convention: ClipConvention, skip: int = 0) -> Wanted:
 class _Window:
     """The latest frames of a stream: pictures by number, those past the end being the last one's."""
 
-    def __init__(self, prepare: Prepare, fps: float):
-        self.prepare, self.fps, self.count = prepare, fps, 0
+    def __init__(self, prepare: Prepare, fps: float, first: int = 0):
+        self.prepare, self.fps, self.count = prepare, fps, first
         self.pictures: dict[int, np.ndarray] = {}
         self.times: deque[float] = deque()
         self.last: TimedFrame | None = None
@@ -106,9 +107,18 @@ class _Window:
 
 
 def clips(
-    frames: Iterable[TimedFrame], convention: ClipConvention, prepare: Prepare, *, fps: float, skip: int = 0
+    frames: Iterable[TimedFrame],
+    convention: ClipConvention,
+    prepare: Prepare,
+    *,
+    fps: float,
+    skip: int = 0,
+    first: int = 0,
+    stop: int | None = None,
 ) -> Iterator[Clip]:
-    """Full windows of `frames` in order, from window number `skip` on.
+    """Full windows of `frames` in order, from window number `skip` up to, not including, `stop` (None: all).
+
+    `first`: number of the first of `frames` in the video, at most skip * stride.
 
     There are (N - window) // stride + 1 of them for N frames, or with the convention's `tail` one for every start
     inside the video, its last frame repeated. A video shorter than one window gives one in any case, padded so.
@@ -116,30 +126,42 @@ def clips(
     boundary in its middle: (start + window / 2) / fps where the rate is constant.
     """
     window, stride = convention.window, convention.stride
-    wanted, held = wanted_frames(convention, skip), _Window(prepare, fps)
+    wanted, held = wanted_frames(convention, skip), _Window(prepare, fps, first)
+    behind = math.inf if stop is None else stop
     for frame in frames:
         held.add(frame, wanted(held.count), window)
         number, offset = divmod(held.count - window, stride)
-        if number >= skip and offset == 0:
+        if skip <= number < behind and offset == 0:
             yield held.clip(number * stride, convention)
     complete = max(0, (held.count - window) // stride + 1)
     every = -(-held.count // stride) if convention.tail else min(1, held.count)
-    for number in range(max(complete, skip), every):
+    for number in range(max(complete, skip), every if stop is None else min(every, stop)):
         yield held.clip(number * stride, convention)
 
 
 def feature_rows(
-    frames: Iterable[TimedFrame], extractor: Extractor, *, fps: float, batch: int = 8, skip: int = 0
+    frames: Iterable[TimedFrame],
+    extractor: Extractor,
+    *,
+    fps: float,
+    batch: int = 8,
+    skip: int = 0,
+    first: int = 0,
+    stop: int | None = None,
 ) -> Iterator[Rows]:
-    """Feature rows from row `skip` on, up to `batch` at a time; decoding runs in a thread beside the network.
+    """Feature rows from row `skip` up to, not including, `stop` (None: all), up to `batch` at a time.
+
+    `first`: number of the first of `frames` in the video. Decoding runs in a thread beside the network.
 
     On a GPU the next batch is queued before the rows of the last one are fetched. Batches are halved, from then on,
     when the device runs out of memory. Raises what the frame source raises, RunError when one window is too much.
     """
     counted = _Counted(frames)
-    wanted = wanted_frames(extractor.convention, skip)
-    source = extractor.frames(counted, wanted)
-    windows = prefetch(clips(source, extractor.convention, extractor.prepare, fps=fps, skip=skip), depth=2 * batch)
+    convention = extractor.convention
+    wanted = wanted_frames(convention, skip)
+    source = extractor.frames(counted, lambda number: wanted(first + number))
+    cut = clips(source, convention, extractor.prepare, fps=fps, skip=skip, first=first, stop=stop)
+    windows = prefetch(cut, depth=2 * batch)
     running: deque[tuple[Tensor, list[Clip]]] = deque()
     ahead = 0 if extractor.device.type == "cpu" else 1
     fitting = _Fitting(extractor, batch)

@@ -112,17 +112,18 @@ class Clock:
         return 0 if self.last is None else self.last + self.last_length
 
 
-def resample(frames: Iterable[Frame], fps: Fraction) -> Iterator[Frame]:
-    """Frames at the constant rate `fps`: at each k / fps the source frame nearest in time, k from 0.
+def resample(frames: Iterable[Frame], fps: Fraction, first: int = 0) -> Iterator[Frame]:
+    """Frames at the constant rate `fps`: at each k / fps the source frame nearest in time, k from `first`.
 
     Of two equally near the earlier is taken. Ends where the source's last frame ends. Streams with one frame
-    of look-ahead; a source frame may come out several times or never. Raises InputError when `fps` is not
+    of look-ahead; a source frame may come out several times or never. Of the sources, those before the last
+    but one at or before `first` / fps are not needed. Raises InputError when `fps` is not
     within 0.01 to 1000.
     """
     if not plausible(Fraction(fps)):
         raise InputError(f"A frame rate of {fps} per second is out of range: give one from 0.01 to 1000")
     fps, step = Fraction(fps), float(1 / Fraction(fps))
-    k = 0
+    k = first
     held: Frame | None = None
     for coming in frames:
         if held is not None:

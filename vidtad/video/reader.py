@@ -5,6 +5,7 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 from vidtad.errors import InputError
 from vidtad.video.access import Access
@@ -114,14 +115,7 @@ class Video:
     @property
     def final_info(self) -> VideoInfo:
         """`info` with frames, duration and rate as found. Raises RuntimeError like `report`."""
-        found = self.report
-        return replace(
-            self.info,
-            frames=found.frames,
-            duration_s=found.duration_s,
-            fps=found.fps,
-            constant_rate=found.constant_rate,
-        )
+        return as_found(self.info, self.report)
 
     def __iter__(self) -> Iterator[Frame]:
         if self._open is not None:
@@ -129,7 +123,7 @@ class Video:
         self._report = None
         source = self._open = self._ready or self._source()
         self._ready = None
-        walk = _Walk(self, self.promise, source)
+        walk = Walk(self, self.promise, source)
         try:
             yield from walk.frames()
         finally:
@@ -155,7 +149,7 @@ class Video:
     def _frames_anew(self) -> Iterator[Frame]:
         source = self._source()
         try:
-            yield from _Walk(self, self.promise, source).frames()
+            yield from Walk(self, self.promise, source).frames()
         finally:
             source.close()
 
@@ -165,10 +159,29 @@ class Video:
         return self._decoder_class(self.path, self.promise)  # type: ignore[call-arg]
 
 
-class _Walk:
+def as_found(info: VideoInfo, found: DecodeReport) -> VideoInfo:
+    """What a header promises, with frames, duration and rate as a pass found them."""
+    return replace(
+        info,
+        frames=found.frames,
+        duration_s=found.duration_s,
+        fps=found.fps,
+        constant_rate=found.constant_rate,
+    )
+
+
+class Walked(Protocol):
+    """What a pass is over."""
+
+    path: str | Path
+    strict: bool
+    info: VideoInfo
+
+
+class Walk:
     """One pass: places decoded pictures on the time line and keeps account of what goes wrong."""
 
-    def __init__(self, video: Video, promise: Promise, source: Decoder) -> None:
+    def __init__(self, video: Walked, promise: Promise, source: Decoder) -> None:
         self.video, self.promise, self.source = video, promise, source
         self.clock = Clock(source.time_base, video.info.fps, promise.by_index, promise.duration_s)
         self.count = 0
