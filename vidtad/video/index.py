@@ -3,6 +3,7 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain, islice
 from pathlib import Path
 
 from vidtad.errors import InputError
@@ -11,6 +12,8 @@ from vidtad.video.plan import PacketPlan, read_plan
 from vidtad.video.pyav import PyavDecoder
 from vidtad.video.reader import Video, Walk, as_found, open_video
 from vidtad.video.types import Damage, Decoded, Frame, VideoInfo
+
+KEYFRAMES_TRIED = 3
 
 
 class Inexact(Exception):
@@ -50,15 +53,10 @@ class Index:
 
         Raises Inexact as soon as a frame is not the announced one, is damaged, or has another size.
         """
-        decoder = PyavDecoder(self.path, self.promise)
+        decoder, flow = self._begun(first)
         try:
-            if first:
-                key = self.plan.keyframe_for(self.plan.times[first])
-                decoder.seek(self._first if key is None else key)
             number = first
-            for decoded in decoder.decode():
-                if decoded.ticks is not None and decoded.ticks < self.plan.times[first]:
-                    continue
+            for decoded in flow:
                 if decoder.damage.failures or not self._announced(decoded, number):
                     raise Inexact(f"{self.path}: frame {number} is not the one announced")
                 yield self._frame(decoded, number)
@@ -67,6 +65,24 @@ class Index:
                 raise Inexact(f"{self.path}: {number} of {len(self)} frames were found")
         finally:
             decoder.close()
+
+    def _begun(self, first: int) -> tuple[PyavDecoder, Iterator[Decoded]]:
+        """A decoder and what it gives from frame `first` on."""
+        wanted = self.plan.times[first]
+        place = bisect_right(self.plan.keyframes, wanted) - 1
+        # Some containers seek by decoding times and land behind the keyframe asked for.
+        for key in [self.plan.keyframes[at] for at in range(place, place - KEYFRAMES_TRIED, -1) if at >= 0]:
+            decoder = PyavDecoder(self.path, self.promise)
+            decoder.seek(key)
+            flow = decoder.decode()
+            for decoded in flow:
+                if decoded.ticks is not None and decoded.ticks >= wanted:
+                    if decoded.ticks == wanted:
+                        return decoder, chain([decoded], flow)
+                    break
+            decoder.close()
+        decoder = PyavDecoder(self.path, self.promise)
+        return decoder, islice(decoder.decode(), first, None)
 
     def _announced(self, decoded: Decoded, number: int) -> bool:
         return (
