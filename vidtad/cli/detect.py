@@ -181,10 +181,10 @@ def people_options(bundle: "Bundle", asked: frozenset[str], **options: Any) -> "
     if bundle.head not in PERSON_HEADS:
         refuse(
             asked & FOR_PEOPLE,
-            f"for detectors that say who does what; {bundle.name} says what happens when, choose another --model",
+            f"only for detectors that say who does what; {bundle.name} says what happens when",
         )
         return None
-    refuse(asked & FOR_FEATURES, f"for feature files; {bundle.name} looks at people in videos")
+    refuse(asked & FOR_FEATURES, f"only for feature files; {bundle.name} looks at people in videos")
     return PeopleOptions(**{name: value for name, value in options.items() if value is not None})
 
 

@@ -1,7 +1,7 @@
 """Timelines as AVA rows and back: person boxes at keyframes with numbered actions.
 
-Classes that are all AVA's own keep AVA's numbers; others are numbered in alphabetical order, and a label map
-is written beside the rows.
+Classes that are all AVA's own keep AVA's numbers; others are numbered in the order of the detector's classes, where
+it states them, else of the alphabet, and a label map is written beside the rows.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,8 @@ def write(timeline: Timeline) -> dict[str, str]:
     """Rows `video,second,x1,y1,x2,y2,action_id,score`. Raises InputError for a timeline without persons."""
     if not timeline.people:
         raise InputError("AVA rows hold person boxes, and this timeline has none")
-    labels = labels_of(timeline)
+    found, known = labels_of(timeline), list(timeline.detector.get("classes", ()))
+    labels = known if set(found) <= set(known) else found
     ids = {entry.name: entry.id for entry in ava_classes()}
     files = {}
     if not ids.keys() >= set(labels):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,9 @@ from vidtad.video import open_video, resample
 
 OWN = "own"
 """Instead of a person detector's name: the boxes an Action Transformer proposes itself."""
+
+REACH = 1.5
+"""Keyframes that are neighbours are never too far apart for a person or an action: steps between them."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +84,12 @@ class PeopleOptions:
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        every_s = 1.0 if self.every_s is None else self.every_s
-        if self.batch < 1 or not 0 < every_s < math.inf or any(side < 32 for side in self.scales):
-            raise InputError("people need a batch of at least 1, keyframes over 0 s apart, and scales of 32 pixels up")
+        if self.every_s is not None and not 0 < self.every_s < math.inf:
+            raise InputError(f"keyframes every {self.every_s:g} s cannot be: give a time above 0")
+        if any(side < 32 for side in self.scales):
+            raise InputError(f"a short side of {min(self.scales)} pixels is too small: 32 at least")
+        if self.batch < 1:
+            raise InputError(f"{self.batch} keyframes at once: 1 at least")
         if self.boxes is None and self.boxes_offset_s:
             raise InputError("an offset is for the times of a file of boxes: name it with --boxes")
         if self.boxes is not None and (self.persons or self.persons_weights):
@@ -178,7 +184,7 @@ class PeopleDetector:
             def read() -> None:
                 progress(source.frames_read, total)
 
-            people = self._people(self._scored(keys, given, read))
+            people = self._people(self._scored(keys, given, read), self._spacing(times))
             try:
                 info, warnings = video.final_info, list(video.report.warnings)
             except RuntimeError:  # stopped after the last keyframe asked for: the rest was never read
@@ -189,7 +195,9 @@ class PeopleDetector:
             warnings.append(f"{source.beyond} keyframes of the boxes file lie after the last frame and were left out")
         made["warnings"] = [*warnings, *(self._persons.notes if self._persons is not None else ())]
         people = [person for person in people if person.time_s <= info.duration_s]
-        segments = merged(people, self.rule, step_s=self._spacing(times), duration_s=info.duration_s)
+        spacing = self._spacing(times)
+        rule = replace(self.rule, bridge_s=max(self.rule.bridge_s, REACH * spacing))
+        segments = merged(people, rule, step_s=spacing, duration_s=info.duration_s)
         return Timeline({name: tuple(segments)}, {name: info}, made, {name: tuple(people)})
 
     def _spacing(self, times: Iterable[float]) -> float:
@@ -271,9 +279,9 @@ class PeopleDetector:
         people = People(found.boxes[kept].cpu().numpy(), found.person[kept].cpu().numpy())
         return Scored(key.time_s, people, found.scores[kept].float().cpu().numpy())
 
-    def _people(self, scored: Iterator[Scored]) -> list[PersonBox]:
+    def _people(self, scored: Iterator[Scored], spacing_s: float) -> list[PersonBox]:
         decoding, classes = self.decoding, self.bundle.classes
-        tracker = Tracker(decoding.same_iou, decoding.gone_s)
+        tracker = Tracker(decoding.same_iou, max(decoding.gone_s, REACH * spacing_s))
         found = []
         for time_s, people, scores in scored:
             tracks = tracker(time_s, people.boxes)
