@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
 
-    from vidtad.pipelines.batches.batch import Watch
-    from vidtad.pipelines.batches.engines import Setup, Task
+    from vidtad.pipelines.batches.engines import Item, Setup, Task, Watch
 
 FEATURE_SUFFIX = ".npy"
 
@@ -160,9 +159,9 @@ def batch_bars(total: int, *, quiet: bool) -> Iterator[tuple["Watch", Callable[[
     with _bars() as bar:
         overall = bar.add_task("all", total=total) if total > 1 else None
         rows: dict[int, Any] = {}
-        current: dict[int, Path] = {}
+        current: dict[int, Item] = {}
 
-        def watch(worker: int, path: Path, done: int, expected: int | None) -> None:
+        def watch(worker: int, path: "Item", done: int, expected: int | None) -> None:
             if worker not in rows:
                 rows[worker] = bar.add_task("", total=None)
             if current.get(worker) != path:  # speed and time left are those of one item

@@ -1,7 +1,5 @@
 """Video -> feature rows -> feature file, resumable: rows already on disk are never computed twice."""
 
-import hashlib
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -10,15 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from vidtad.errors import InputError, RunError
+from vidtad.errors import InputError
 from vidtad.extractors.stream import feature_rows
 from vidtad.features import Features, Grid, Provenance, load_features, save_features, sidecar_of
 from vidtad.files import sha256
 from vidtad.locks import claim
 from vidtad.pipelines.extractors import LoadedExtractor, bundle_extractor, digest, keeping_flow, load_extractor
+from vidtad.pipelines.scratch import Scratch
 from vidtad.video import VideoInfo, open_video, resample
+from vidtad.video.index import Inexact, read_index
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -123,7 +121,7 @@ def _extract_claimed(
             scratch.remove()
             return Extracted(target, found, time.monotonic() - begun, reused=True)
         # An unfinished pair is ours to complete only when the rows it is made of are still there.
-        if found is not None or not scratch.rows():
+        if found is not None or not (scratch.rows() or scratch.joined()):
             raise InputError(
                 f"{target}: exists and was made from another video or with other settings; "
                 "pass --overwrite to replace it, or another --out"
@@ -167,51 +165,6 @@ def _finished(target: Path) -> Features | None:
         return None
 
 
-class Scratch:
-    """Rows on their way to a feature file: an append-only file whose name says what makes them.
-
-    A record is the row's centre time (float64) and its values (float32). A record cut off by a kill is dropped.
-    """
-
-    def __init__(self, folder: Path, video_id: str, identity: Provenance):
-        width = sum(count for _, count in identity.channels)
-        self.record = np.dtype([("time_s", "<f8"), ("values", "<f4", (width,))])
-        key = hashlib.sha256(identity.fingerprint().encode()).hexdigest()[:16]
-        self.path = Path(folder) / f".{video_id}.{key}.rows"
-        self._any = re.compile(rf"\.{re.escape(video_id)}\.[0-9a-f]{{16}}\.rows")
-
-    def rows(self) -> int:
-        """Whole records on disk."""
-        return self.path.stat().st_size // self.record.itemsize if self.path.exists() else 0
-
-    def append(self, times_s: np.ndarray, values: np.ndarray) -> None:
-        """Add rows and bring them to the disk."""
-        records = np.empty(len(times_s), dtype=self.record)
-        records["time_s"], records["values"] = times_s, values
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "ab") as file:
-                whole = file.tell() - file.tell() % self.record.itemsize
-                if whole != file.tell():
-                    file.truncate(whole)
-                file.write(records.tobytes())
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise RunError(f"{self.path}: writing failed ({error.strerror or error})") from error
-
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(times_s (T,) float64, values (T, C) float32) of all whole records."""
-        records = np.fromfile(self.path, dtype=self.record, count=self.rows())
-        return records["time_s"].copy(), np.ascontiguousarray(records["values"])
-
-    def remove(self) -> None:
-        """Forget the rows, those of other settings of the same video too."""
-        for left in [path for path in self.path.parent.iterdir() if self._any.fullmatch(path.name)]:
-            with suppress(OSError):
-                left.unlink()
-
-
 def extract_features(
     path: Path,
     loaded: LoadedExtractor,
@@ -222,7 +175,42 @@ def extract_features(
     batch: int = 8,
     progress: Progress = no_progress,
 ) -> Features:
-    """Feature rows of a video; `scratch` holds those of an earlier, interrupted run and receives the new ones."""
+    """Feature rows of a video; `scratch` holds those of an earlier, interrupted run and receives the new ones.
+
+    Where ranges that cover the video are complete (see `vidtad.pipelines.ranges`), they are joined instead.
+    """
+    convention = loaded.extractor.convention
+    joined = scratch.joined()
+    found = None if joined is None else _announced(path, decoding)
+    if joined is None or found is None:
+        found = _pass(path, loaded, scratch, decoding, batch, progress)
+        joined = scratch.read()
+    info, header_fps, warnings = found
+    times_s, values = joined
+    grid = Grid(convention.fps or header_fps, convention.stride, convention.window, times_s)
+    return Features(values, grid, info, replace(identity, warnings=warnings))
+
+
+Found = tuple[VideoInfo, "Fraction", tuple[str, ...]]
+"""What a pass over a video found, the rate its header states, and warnings."""
+
+
+def _announced(path: Path, decoding: Decoding) -> Found | None:
+    """What a pass would find in a video whose every frame was seen to be as its packets announce."""
+    index = read_index(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict)
+    if index is None:
+        return None
+    try:
+        info, warnings = index.found()
+    except Inexact:
+        return None
+    return info, index.info.fps, warnings
+
+
+def _pass(
+    path: Path, loaded: LoadedExtractor, scratch: Scratch, decoding: Decoding, batch: int, progress: Progress
+) -> Found:
+    """Rows of the whole video from those in `scratch` on."""
     extractor, convention = loaded.extractor, loaded.extractor.convention
     padded, fitting = 0, batch
     with open_video(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict) as video:
@@ -240,9 +228,7 @@ def extract_features(
         warnings = (*warnings, f"{path}: shorter than one window: its last frame was repeated {padded} times")
     if fitting < batch:
         warnings = (*warnings, f"{path}: memory ran out with batches of {batch} windows: went on with {fitting}")
-    times_s, values = scratch.read()
-    grid = Grid(fps, convention.stride, convention.window, times_s)
-    return Features(values, grid, info, replace(identity, warnings=tuple(warnings)))
+    return info, video.info.fps, tuple(warnings)
 
 
 def expected_frames(info: VideoInfo, fps: "Fraction") -> int | None:

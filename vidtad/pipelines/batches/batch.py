@@ -9,14 +9,12 @@ import re
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vidtad.errors import InputError, RunError
-from vidtad.pipelines.batches.engines import Fleet, Pool, Record, Serial, Setup, Task
+from vidtad.pipelines.batches.engines import Fleet, Item, Part, Pool, Record, Serial, Setup, Task, Watch
 from vidtad.pipelines.batches.ray_engine import RayActors
-
-Watch = Callable[[int, Path, int, "int | None"], None]
-"""Called with worker, item, frames read so far and their expected number (None: unknown)."""
 
 DEATHS = 2
 """Workers an item may take with it before it is given up."""
@@ -33,7 +31,7 @@ def engine_of(setup: Setup) -> str:
     return setup.engine
 
 
-def unwatched(worker: int, path: Path, done: int, total: int | None) -> None:
+def unwatched(worker: int, item: Item, done: int, total: int | None) -> None:
     """The progress callback of a quiet run."""
 
 
@@ -42,8 +40,9 @@ def run(
 ) -> Generator[Record, None, None]:
     """Do every item once; yields its record, done or failed, as soon as it is over, in no fixed order.
 
-    An item whose worker dies is tried once more, last; one that another process has at work is waited for. Closing
-    this generator ends the workers. Raises InputError or RunError when no worker can be had, or none shows life.
+    With `setup.ranges`, the parts of an item go before it, and one that fails takes the item with it. An item whose
+    worker dies is tried once more, last; one that another process has at work is waited for. Closing this generator
+    ends the workers. Raises InputError or RunError when no worker can be had, or none shows life.
     """
     if not items:
         return
@@ -60,12 +59,16 @@ class _Run:
 
     def __init__(self, items: Sequence[Path], fleet: Fleet, setup: Setup, watch: Watch):
         self.fleet, self.setup, self.watch = fleet, setup, watch
-        self.waiting = deque(items)
-        self.later: deque[tuple[float, Path]] = deque()
-        self.working: dict[int, Path] = {}
+        parts = setup.ranges
+        self.waiting: deque[Item] = deque(
+            items if parts == 1 else [Part(item, number, parts) for item in items for number in range(parts)]
+        )
+        self.parts_left = {} if parts == 1 else dict.fromkeys(items, parts)
+        self.later: deque[tuple[float, Item]] = deque()
+        self.working: dict[int, Item] = {}
         self.ready: set[int] = set()
         self.heard: dict[int, float] = {}
-        self.deaths: Counter[Path] = Counter()
+        self.deaths: Counter[Item] = Counter()
         self.early_deaths = 0
         self.moved = time.monotonic()
 
@@ -104,28 +107,47 @@ class _Run:
         if record.status == "busy":
             self.later.append((time.monotonic() + BUSY_PAUSE_S, record.path))
             return
-        yield record
+        yield from self._settled(record)
         if record.fatal:
-            left = [*self.waiting, *(path for _, path in self.later)]
+            waiting = (*self.waiting, *(item for _, item in self.later), *self.parts_left)
+            left = dict.fromkeys(map(_whole, waiting))
             self.waiting.clear()
             self.later.clear()
+            self.parts_left.clear()
             for path in left:
                 yield Record(path, "failed", error=f"{path}: not begun, because nothing more can be written")
 
+    def _settled(self, record: Record) -> Iterator[Record]:
+        """What goes out: records of whole items. Those of parts decide whether their item is next, or has failed."""
+        part = record.path
+        if not isinstance(part, Part):
+            yield record
+        elif part.path in self.parts_left:  # else another part of it has failed
+            self.parts_left[part.path] -= 1
+            over = record.status == "failed" or not self.parts_left[part.path]
+            if over:
+                del self.parts_left[part.path]
+            if record.status == "failed":
+                self.waiting = deque(item for item in self.waiting if _whole(item) != part.path)
+                self.later = deque((when, item) for when, item in self.later if _whole(item) != part.path)
+                yield replace(record, path=part.path)
+            elif over:
+                self.waiting.appendleft(part.path)
+
     def _died(self, worker: int, reason: str) -> Iterator[Record]:
         self.ready.discard(worker)
-        path = self.working.pop(worker, None)
-        if path is None:
+        item = self.working.pop(worker, None)
+        if item is None:
             self.early_deaths += 1
             if self.early_deaths > 2 * self.fleet.size:
                 raise RunError(f"workers die before they begin ({reason}); try fewer --workers, or none to see why")
         else:
-            self.deaths[path] += 1
-            if self.deaths[path] >= DEATHS:
-                sentence = f"{path}: its worker died {DEATHS} times ({reason}), so it was left out"
-                yield Record(path, "failed", error=sentence)
-            else:
-                self.waiting.append(path)
+            self.deaths[item] += 1
+            if self.deaths[item] >= DEATHS:
+                sentence = f"{item}: its worker died {DEATHS} times ({reason}), so it was left out"
+                yield from self._settled(Record(item, "failed", error=sentence))
+            elif not isinstance(item, Part) or item.path in self.parts_left:
+                self.waiting.append(item)
         self.fleet.replace(worker)
 
     def _hung(self) -> Iterator[Record]:
@@ -136,6 +158,10 @@ class _Run:
             self.moved = now
         if not self.working and not self.later and now - self.moved > patience:
             raise RunError(f"no worker could begin within {patience:g} s; ask for fewer or smaller workers")
+
+
+def _whole(item: Item) -> Path:
+    return item.path if isinstance(item, Part) else item
 
 
 def longest_first(items: Sequence[Path]) -> list[Path]:

@@ -21,10 +21,32 @@ from typing import Any, Protocol
 from vidtad.errors import InputError, RunError, VidtadError
 from vidtad.locks import Busy
 
+
+@dataclass(frozen=True)
+class Part:
+    """One of `parts` time ranges of a video, from 0; they are done before the video itself, in any order."""
+
+    path: Path
+    number: int
+    parts: int
+
+    @property
+    def name(self) -> str:
+        """For progress bars."""
+        return f"{self.path.name} {self.number + 1}/{self.parts}"
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+Item = Path | Part
 ReportProgress = Callable[[int, "int | None"], None]
-Work = Callable[[Path, ReportProgress], Any]
+Work = Callable[[Any, ReportProgress], Any]
+"""Turns an `Item` into a value; that of a `Part` is not used."""
 Task = Callable[[str], Work]
-"""Makes the work on a device ("cpu", "cuda:1"): loads models once, then turns paths into values. Can be pickled."""
+"""Makes the work on a device ("cpu", "cuda:1"): loads models once, then turns items into values. Can be pickled."""
+Watch = Callable[[int, Item, int, "int | None"], None]
+"""Called with worker, item, frames read so far and their expected number (None: unknown)."""
 
 PROGRESS_EVERY_S = 0.2
 UNWRITABLE = {
@@ -44,7 +66,7 @@ class Setup:
 
     `devices` are handed out in turn. `threads`: CPU threads of each worker (None: an equal share). `address`: of a
     Ray cluster (None: a Ray of its own on this machine). After `patience_s` seconds without any sign of life a
-    worker is taken for hung.
+    worker is taken for hung. Each video is done in `ranges` parts first, for tasks that know what to do with a `Part`.
     """
 
     engine: str = "local"
@@ -53,16 +75,17 @@ class Setup:
     threads: int | None = None
     address: str | None = None
     patience_s: float = 1800.0
+    ranges: int = 1
 
 
 @dataclass(frozen=True)
 class Record:
-    """What became of one item. `status` is done, failed or busy (another process has it: try later).
+    """What became of the item `path`. `status` is done, failed or busy (another process has it: try later).
 
     `misuse`: the item itself is at fault. `fatal`: the next ones would fail alike (a full disk).
     """
 
-    path: Path
+    path: Any
     status: str
     value: Any = None
     error: str = ""
@@ -85,7 +108,7 @@ class Fleet(Protocol):
 
     size: int
 
-    def give(self, worker: int, path: Path) -> None:
+    def give(self, worker: int, item: Item) -> None:
         """Start an item on a worker that is ready and has none."""
 
     def poll(self, timeout_s: float) -> list[Event]:
@@ -98,7 +121,7 @@ class Fleet(Protocol):
         """End all workers, at once."""
 
 
-def attempt(work: Work, path: Path, progress: ReportProgress) -> Record:
+def attempt(work: Work, path: Item, progress: ReportProgress) -> Record:
     """Do one item. Whatever goes wrong with it becomes a record: a bad item never stops the rest."""
     begun = time.monotonic()
 
@@ -143,13 +166,13 @@ class Serial:
 
     size = 1
 
-    def __init__(self, task: Task, setup: Setup, watch: Callable[[int, Path, int, "int | None"], None]):
+    def __init__(self, task: Task, setup: Setup, watch: Watch):
         self.work, self.watch = task(setup.devices[0]), watch
         self.events = [Event(0, "ready")]
 
-    def give(self, worker: int, path: Path) -> None:
+    def give(self, worker: int, item: Item) -> None:
         """Do the item now."""
-        record = attempt(self.work, path, lambda done, total: self.watch(0, path, done, total))
+        record = attempt(self.work, item, lambda done, total: self.watch(0, item, done, total))
         self.events.append(Event(0, "record", record))
 
     def poll(self, timeout_s: float) -> list[Event]:
@@ -202,7 +225,7 @@ class Pool:
     A worker that dies is replaced without a trace in the others. Workers end with the process that started them.
     """
 
-    def __init__(self, task: Task, setup: Setup, watch: Callable[[int, Path, int, "int | None"], None]):
+    def __init__(self, task: Task, setup: Setup, watch: Watch):
         self.size = setup.workers or len(setup.devices)
         self.task, self.devices = task, setup.devices
         given = os.environ.get("OMP_NUM_THREADS", "")
@@ -232,10 +255,10 @@ class Pool:
         theirs.close()
         return _Worker(process, ours)
 
-    def give(self, worker: int, path: Path) -> None:
-        """Send the path; a worker that died meanwhile shows in the next `poll`."""
+    def give(self, worker: int, item: Item) -> None:
+        """Send the item; a worker that died meanwhile shows in the next `poll`."""
         with suppress(OSError):
-            self.workers[worker].connection.send(path)
+            self.workers[worker].connection.send(item)
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Messages of the workers, and deaths. Raises what made a worker's loading fail."""

@@ -9,11 +9,10 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from vidtad.errors import InputError, RunError, VidtadError
-from vidtad.pipelines.batches.engines import Event, Record, Setup, Task, attempt, usable_cpus, use_device
+from vidtad.pipelines.batches.engines import Event, Item, Record, Setup, Task, attempt, usable_cpus, use_device
 
 STORE_BYTES = 200 * 2**20
 """Of Ray's object store, where we start it: only paths and records travel."""
@@ -53,10 +52,10 @@ class RayActors:
         self.actors[number] = actor
         self.awaited[actor.load.remote()] = number, "load"
 
-    def give(self, worker: int, path: Path) -> None:
-        """Send the path."""
+    def give(self, worker: int, item: Item) -> None:
+        """Send the item."""
         self.seen[worker] = None
-        self.awaited[self.actors[worker].attempt.remote(path)] = worker, "attempt"
+        self.awaited[self.actors[worker].attempt.remote(item)] = worker, "attempt"
 
     def poll(self, timeout_s: float) -> list[Event]:
         """Results, deaths, and every few seconds how far each item is."""
@@ -148,11 +147,11 @@ class _Actor:
             return RunError(f"a worker cannot load the model ({error})")
         return None
 
-    def attempt(self, path: Path) -> Record:
+    def attempt(self, item: Item) -> Record:
         """Do one item."""
         use_device(self.device, self.threads)  # PyTorch keeps both for each thread
         self._note(0, None)
-        return attempt(self.work, path, self._note)
+        return attempt(self.work, item, self._note)
 
     def _note(self, done: int, total: int | None) -> None:
         with self.lock:
