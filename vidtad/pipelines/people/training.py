@@ -32,10 +32,17 @@ from vidtad.persons import People
 from vidtad.pipelines.extraction import digest
 from vidtad.pipelines.people.bundle import convention_of, load_network, person_bundle, sampling_of
 from vidtad.pipelines.people.scores import Scorer
+from vidtad.training.distributed import join, wait
 from vidtad.training.loop import Schedule, train
 from vidtad.training.people import Augmentation, Clips, Keyframe, PeopleHead, fill_banks
 
 BATCHES = 1500
+PRETRAINED = {
+    "slowfast/ava": "slowfast-8x8-r50-kinetics400",
+    "slowfast/acar-r50": "slowfast-8x8-r50-kinetics400",
+    "i3d/ava": "i3d-rgb-kinetics400",
+}
+"""Checkpoint (see `vidtad.checkpoints`) that a trunk starts from unless the user says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,8 @@ class PeopleJob:
     `person_presets.TRUNKS` (None: that of `start`, else SlowFast, for the Action Transformer I3D). `start`: a
     bundle to go on from (its trunk, and its head where that is of the same kind and size); for `acfb` also a
     trained `acar` bundle, which then fills the bank (trunk and bank stay as they are while the head learns).
-    `weights`: of the trunk instead: a file, a checkpoint id, `random` or `random:SEED`. `config`: the head's, for
+    `weights`: of the trunk instead: a file, a checkpoint id, `random` or `random:SEED`; None without a `start`: that
+    of `PRETRAINED`. `config`: the head's, for
     other sizes than the published. `schedule`: None for one scaled to the data. `convention`: None for the trunk's.
     `freeze_trunk`: only the head learns.
     """
@@ -98,13 +106,20 @@ def run_people_training(
     if job.model not in HEADS:
         near = difflib.get_close_matches(job.model, HEADS, n=1, cutoff=0.4) or sorted(HEADS)
         raise InputError(f"no head is called {job.model!r}; did you mean {', '.join(near)}?")
+    if job.start is None and job.weights is None:
+        job = replace(job, weights=_pretrained(job.trunk or _usual_trunk(job.model)))
+    part = join()
     names = read_label_map(job.label_map) if job.label_map is not None else None
     labels = read_person_labels(job.annotations, names)
     classes = _classes(labels.classes)
     training, held = _split(labels, classes, job)
     torch.manual_seed(job.seed)
     network, trunk, convention = _network(job, len(classes), _poses(classes))
+    if part.rank:  # the first process fills banks, the others find its files
+        wait(part)
     banks = _banks(job, network, [*training, *held], convention)
+    if not part.rank:
+        wait(part)
     head = PeopleHead(network, training, convention, batch_size=job.batch, augmentation=job.augmentation, banks=banks)
     schedule = job.schedule or _schedule(job, head)
 
@@ -119,7 +134,9 @@ def run_people_training(
     found = frame_map(network, held, convention, classes, device=job.device) if held else None
     bundle = _bundle(job, network, trunk, convention, classes, schedule, found)
     names_held = tuple(sorted({key.video.stem for key in held}))
-    return PeopleTrained(bundle, save_bundle(bundle, job.out), found, result.records, names_held)
+    if not part.rank:
+        save_bundle(bundle, job.out)
+    return PeopleTrained(bundle, job.out, found, result.records, names_held)
 
 
 def frame_map(
@@ -210,10 +227,23 @@ def _split(labels: PersonLabels, classes: Sequence[str], job: PeopleJob) -> tupl
     return parts
 
 
+def _usual_trunk(model: str) -> str:
+    return "i3d/ava" if model == "action-transformer" else "slowfast/ava"
+
+
+def _pretrained(trunk: str) -> str:
+    find_trunk(trunk)
+    if trunk not in PRETRAINED:
+        raise InputError(
+            f"trunk {trunk} starts from trained weights: give a file or id of them, or a bundle to start from; "
+            "`random` learns from nothing"
+        )
+    return PRETRAINED[trunk]
+
+
 def _network(job: PeopleJob, classes: int, poses: int) -> tuple[PersonNetwork, str, KeyframeConvention]:
     start = load_bundle(job.start) if job.start is not None else None
-    default = start.extractor if start else "i3d/ava" if job.model == "action-transformer" else "slowfast/ava"
-    trunk = job.trunk or default
+    trunk = job.trunk or (start.extractor if start else _usual_trunk(job.model))
     preset, kind = find_trunk(trunk), HEADS[job.model]
     sizes: dict[str, Any] = {"classes": classes}
     sizes["channels" if job.model == "action-transformer" else "width"] = preset.width
@@ -221,8 +251,6 @@ def _network(job: PeopleJob, classes: int, poses: int) -> tuple[PersonNetwork, s
         sizes["poses"] = poses
     head = kind.network(replace(job.config or kind.default, **sizes))
     seeded = (job.weights or "").startswith("random")
-    if start is None and job.weights is None:
-        raise InputError("a person-box network starts from trained weights: give --weights or a bundle to start from")
     bank, convention = None, job.convention or preset.convention
     if start is not None and not job.weights:
         source = load_network(start)
