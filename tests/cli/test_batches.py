@@ -34,13 +34,14 @@ def heed_interrupts() -> None:
 
 def start(*arguments: object, **options: object) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "vidtad", *map(str, arguments)]
+    if os.name == "posix":
+        options = {"preexec_fn": heed_interrupts} | options
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=heed_interrupts if os.name == "posix" else None,
         **options,  # type: ignore[call-overload]
     )
 

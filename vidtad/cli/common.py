@@ -178,7 +178,9 @@ def batch_bars(total: int, *, quiet: bool) -> Iterator[tuple["Watch", Callable[[
         yield watch, advance
 
 
-def make_setup(engine: str, workers: int | None, threads: int | None, address: str | None, device: str) -> "Setup":
+def make_setup(
+    engine: str, workers: int | None, threads: int | None, address: str | None, device: str, ranges: int = 1
+) -> "Setup":
     """Who does the work, from the command line's options. Raises InputError for what cannot be."""
     from vidtad.pipelines.batches.engines import Setup
 
@@ -187,13 +189,13 @@ def make_setup(engine: str, workers: int | None, threads: int | None, address: s
     if engine == "ray":
         where = address or os.environ.get("RAY_ADDRESS")
         note(f"joining the Ray cluster at {where}" if where else "starting a Ray of its own on this machine")
-        return Setup("ray", workers, (device,), threads, address)
+        return Setup("ray", workers, (device,), threads, address, ranges=ranges)
     if address is not None:
         raise InputError("--address names a Ray cluster: say --engine ray too")
     from vidtad.devices import all_devices, pick_device
 
     devices = (pick_device(device),) if workers is None else all_devices(device)
-    return Setup("local", workers, devices, threads)
+    return Setup("local", workers, devices, threads, ranges=ranges)
 
 
 def take_shard(paths: list[Path], shard: str | None) -> list[Path]:

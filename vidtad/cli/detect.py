@@ -36,6 +36,7 @@ from vidtad.cli.options import (
     PersonsWeights,
     Precision,
     Quiet,
+    Ranges,
     Scales,
     Shard,
     Strict,
@@ -93,6 +94,7 @@ def detect(
     overwrite: Overwrite = False,
     workers: Workers = None,
     threads: Threads = None,
+    ranges: Ranges = 1,
     shard: Shard = None,
     engine: Engine = "local",
     address: Address = None,
@@ -109,6 +111,7 @@ def detect(
     from vidtad.pipelines.batches.tasks import Detected, DetectTask
     from vidtad.pipelines.extraction import Decoding
     from vidtad.pipelines.people.timelines import bundle_for
+    from vidtad.pipelines.temporal import DETECTORS
     from vidtad.pipelines.timelines import Job, foreign_grid
 
     default = Path("features")
@@ -160,7 +163,9 @@ def detect(
         else:
             show(timeline, found.display_score, Path(out))
 
-    setup = make_setup(engine, workers, threads, address, device)
+    if ranges > 1 and bundle.head not in DETECTORS:
+        raise InputError(f"--ranges divides the features of a video; {bundle.name} has none: leave it out")
+    setup = make_setup(engine, workers, threads, address, device, ranges)
     failed = run_batch(paths, DetectTask(model, bundle.sha256, job, people), setup, finished, quiet=quiet)
     if json or out == "-":
         from vidtad.timeline import merge

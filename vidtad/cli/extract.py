@@ -26,6 +26,7 @@ from vidtad.cli.options import (
     Overwrite,
     Precision,
     Quiet,
+    Ranges,
     Shard,
     Strict,
     Stride,
@@ -33,6 +34,7 @@ from vidtad.cli.options import (
     Window,
     Workers,
 )
+from vidtad.errors import InputError
 
 
 def extract(
@@ -68,6 +70,7 @@ def extract(
     overwrite: Overwrite = False,
     workers: Workers = None,
     threads: Threads = None,
+    ranges: Ranges = 1,
     shard: Shard = None,
     engine: Engine = "local",
     address: Address = None,
@@ -81,6 +84,8 @@ def extract(
     Example: vidtad extract match.mp4 --extractor i3d --stream rgb,flow --out features
     """
     rate = parse_rate(fps, "--fps")
+    if ranges > 1 and keep_flow is not None:
+        raise InputError("--keep-flow keeps the flow of whole videos: leave out --ranges")
     paths = find_inputs(videos, VIDEO_SUFFIXES, "video")
     from vidtad.pipelines.batches.tasks import ExtractTask
     from vidtad.pipelines.extraction import Decoding
@@ -117,7 +122,7 @@ def extract(
         else:
             typer.echo(line(entry))
 
-    setup = make_setup(engine, workers, threads, address, device)
+    setup = make_setup(engine, workers, threads, address, device, ranges)
     failed = run_batch(paths, task, setup, finished, quiet=quiet)
     if json:
         print_json({"extracted": [done[path] for path in paths if path in done], "failed": failed})

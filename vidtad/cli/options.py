@@ -25,6 +25,9 @@ Workers = Annotated[
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker. Default: an equal share.")]
 Shard = Annotated[str | None, typer.Option(help="Only part I of N of the inputs, as 1/8 to 8/8, for job arrays.")]
+Ranges = Annotated[
+    int, typer.Option(min=1, max=10000, help="Time ranges each video is divided into, for several workers at once.")
+]
 Engine = Annotated[str, typer.Option(help="Where workers run: local, or ray (many machines).")]
 Address = Annotated[str | None, typer.Option(help="Ray cluster to join, `auto` for the one of this machine.")]
 

@@ -10,10 +10,38 @@ from vidtad.extractors.base import ClipConvention
 from vidtad.extractors.stream import feature_rows
 from vidtad.features import Provenance
 from vidtad.locks import claim
-from vidtad.pipelines.extraction import Decoding, LoadedExtractor, Progress, expected_frames, no_progress
+from vidtad.pipelines.extraction import (
+    Decoding,
+    LoadedExtractor,
+    Progress,
+    expected_frames,
+    no_progress,
+    provenance_of,
+)
 from vidtad.pipelines.scratch import Scratch, Span
 from vidtad.video import Frame, resample
 from vidtad.video.index import Index, Inexact, read_index
+
+
+def part_of_file(
+    path: Path,
+    loaded: LoadedExtractor,
+    out: Path,
+    share: tuple[int, int],
+    *,
+    decoding: Decoding = Decoding(),
+    batch: int = 8,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> None:
+    """Part `share` of what `extract_file` does with the same arguments, which then finds the rows there.
+
+    Nothing is done where a file of features is: whether it is the right one is for `extract_file` to say.
+    """
+    path, out = Path(path), Path(out)
+    if overwrite or not (out / f"{path.stem}.npy").exists():
+        identity = provenance_of(path, loaded, decoding)
+        extract_range(path, loaded, out, share, identity=identity, decoding=decoding, batch=batch, progress=progress)
 
 
 def extract_range(

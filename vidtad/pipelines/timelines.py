@@ -23,6 +23,7 @@ from vidtad.pipelines.extraction import (
     no_progress,
     provenance_of,
 )
+from vidtad.pipelines.ranges import extract_range
 from vidtad.pipelines.temporal import check_fits, detect_features, detector_identity, load_detector
 from vidtad.timeline import Timeline, read_timeline, write_timeline_csv, write_timeline_json
 
@@ -141,9 +142,7 @@ class TemporalWorker(Worker):
 
     def _from_video(self, path: Path, progress: Progress) -> Timeline:
         job = self.job
-        if self._extractor is None:
-            self._extractor = self._fitting_extractor()
-        loaded = self._extractor
+        loaded = self._loaded()
         identity = provenance_of(path, loaded, job.decoding)
         # Rows pass through a scratch file, so that an interrupted run goes on where it stopped.
         scratch = Scratch(self._rows_folder(), path.stem, identity)
@@ -157,6 +156,26 @@ class TemporalWorker(Worker):
         timeline = self.finished_or(path, detector_identity(self.bundle, identity, job.min_score), make)
         scratch.remove()
         return timeline
+
+    def part(self, path: Path, share: tuple[int, int], progress: Progress = no_progress) -> None:
+        """Rows of one time range, number and parts in all as `share` says; `timeline` finds them.
+
+        Nothing is done for feature files, or where a timeline is: whether it is the right one is for `timeline` to say.
+        """
+        job = self.job
+        there = job.out is not None and not job.overwrite and (job.out / f"{path.stem}.json").exists()
+        if path.suffix.lower() == ".npy" or there:
+            return
+        loaded, folder = self._loaded(), self._rows_folder()
+        identity = provenance_of(path, loaded, job.decoding)
+        extract_range(
+            path, loaded, folder, share, identity=identity, decoding=job.decoding, batch=job.batch, progress=progress
+        )
+
+    def _loaded(self) -> LoadedExtractor:
+        if self._extractor is None:
+            self._extractor = self._fitting_extractor()
+        return self._extractor
 
     def _rows_folder(self) -> Path:
         return self.job.out or cache_dir() / "rows"

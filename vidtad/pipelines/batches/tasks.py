@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from vidtad.errors import InputError
 from vidtad.extractors import with_streams
-from vidtad.pipelines.batches.engines import ReportProgress, Work
+from vidtad.pipelines.batches.engines import Item, Part, ReportProgress, Work
 from vidtad.pipelines.extraction import Decoding, Extracted, extract_file, load_extractor
 from vidtad.pipelines.people.timelines import bundle_for, worker_for
-from vidtad.pipelines.timelines import Job
+from vidtad.pipelines.ranges import part_of_file
+from vidtad.pipelines.timelines import Job, TemporalWorker
 from vidtad.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class ExtractTask:
     precision: str = "auto"
 
     def __call__(self, device: str) -> Work:
-        """The work on one device: path -> what `--json` says of it; the values are on disk."""
+        """The work on one device: item -> what `--json` says of it; the values are on disk."""
         loaded = load_extractor(
             self.extractor if self.stream is None else with_streams(self.extractor, self.stream.split(",")),
             self.weights,
@@ -51,7 +52,20 @@ class ExtractTask:
             precision=self.precision,
         )
 
-        def work(path: Path, progress: ReportProgress) -> dict[str, Any]:
+        def work(item: Item, progress: ReportProgress) -> dict[str, Any]:
+            if isinstance(item, Part):
+                part_of_file(
+                    item.path,
+                    loaded,
+                    self.out,
+                    (item.number, item.parts),
+                    decoding=self.decoding,
+                    batch=self.batch,
+                    overwrite=self.overwrite,
+                    progress=progress,
+                )
+                return {}
+            path = item
             result = extract_file(
                 path,
                 loaded,
@@ -104,11 +118,19 @@ class DetectTask:
     people: "PeopleOptions | None" = None
 
     def __call__(self, device: str) -> Work:
-        """The work on one device: path -> `Detected`."""
+        """The work on one device: item -> `Detected`, or None for a part of one."""
         bundle, _ = bundle_for(self.model, self.job.weights)
         if bundle.sha256 != self.sha256:
             raise InputError(
                 f"--model {self.model}: a worker finds another bundle under this name; pass a file that all can read"
             )
         worker = worker_for(bundle, self.job, self.people, device)
-        return lambda path, progress: Detected(worker(path, progress), worker.display_score)
+
+        def work(item: Item, progress: ReportProgress) -> Detected | None:
+            if isinstance(item, Part):
+                if isinstance(worker, TemporalWorker):
+                    worker.part(item.path, (item.number, item.parts), progress)
+                return None
+            return Detected(worker(item, progress), worker.display_score)
+
+        return work
