@@ -9,13 +9,14 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from vidtad.errors import InputError, RunError
 from vidtad.files import sha256, write_text
+from vidtad.locks import turn
 from vidtad.registry import Checkpoint
 
 ReportProgress = Callable[[int, "int | None"], None]
@@ -75,7 +76,7 @@ def fetch_checkpoint(checkpoint: Checkpoint, *, progress: ReportProgress | None 
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{path.parent}: cannot be made ({error.strerror or error})") from error
-    with _turn(path.with_name(path.name + ".lock")):
+    with turn(path.with_name(path.name + ".lock")):
         if path.is_file():
             return verify(path, checkpoint)
         return _download(checkpoint, path, progress or (lambda done, total: None))
@@ -291,35 +292,3 @@ def _opener() -> urllib.request.OpenerDirector:
     ):
         opener.add_handler(handler)
     return opener
-
-
-@contextmanager
-def _turn(lock: Path) -> Iterator[None]:
-    """Wait until no other process downloads the same file. The lock goes with its process, however that ends."""
-    try:
-        file = open(lock, "a+b")  # noqa: SIM115 (closed below, which frees the lock)
-    except OSError as error:
-        raise RunError(f"{lock.parent}: cannot be written ({error.strerror or error})") from error
-    with file:
-        try:
-            _wait_for(file)
-        except OSError as error:
-            raise RunError(
-                f"{lock}: cannot be locked ({error.strerror or error}); set VIDTAD_CACHE to a folder on a local disk"
-            ) from error
-        yield
-
-
-def _wait_for(file: IO[bytes]) -> None:
-    if os.name != "nt":
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)
-        return
-    import msvcrt
-
-    while True:
-        with suppress(OSError):
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-            return
-        time.sleep(0.2)

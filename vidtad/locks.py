@@ -4,7 +4,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -12,6 +12,7 @@ from vidtad.errors import RunError
 from vidtad.files import make_folder
 
 _TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK, getattr(errno, "EWOULDBLOCK", errno.EAGAIN)}
+PAUSE_S = 0.1
 
 
 class Busy(RunError):
@@ -41,6 +42,19 @@ def claim(path: Path, what: str = "") -> Iterator[None]:
         if made:
             with suppress(OSError):
                 path.parent.rmdir()
+
+
+@contextmanager
+def turn(path: Path) -> Iterator[None]:
+    """As `claim`, but waits, however long, until nobody else holds the lock."""
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(claim(path))
+                break
+            except Busy:
+                time.sleep(PAUSE_S)
+        yield
 
 
 def _locked(path: Path, what: str) -> IO[bytes]:
