@@ -166,7 +166,7 @@ def test_a_head_that_is_not_here(clip: Path, monkeypatch: pytest.MonkeyPatch, tm
         result = run("detect", clip, "--model", head)
         assert result.exit_code == 2 and said in result.stderr and "--weights random" in result.stderr
     wrong = run("detect", clip, "--model", "acar", "--weights", "random:x")
-    assert wrong.exit_code == 2 and "whole number" in wrong.stderr
+    assert wrong.exit_code == 2 and "must be a number" in wrong.stderr
 
 
 def test_a_dry_run_fetches_nothing(clip: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

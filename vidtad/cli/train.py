@@ -1,44 +1,64 @@
 """`vidtad train`: labels and videos to a detector of the user's own classes."""
 
+import difflib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidtad.cli.common import console, note, parse_rate, print_json
+from vidtad.cli.common import console, given, note, parse_rate, print_json, refuse
 from vidtad.cli.evaluate import show as show_scores
-from vidtad.cli.options import AsJson, Batch, Decoder, Device, Quiet
-from vidtad.errors import InputError
+from vidtad.cli.options import AsJson, Batch, Decoder, Device, Quiet, Stride, Window
+from vidtad.errors import InputError, VidtadError
 
 if TYPE_CHECKING:
     from vidtad.evaluation.tables import Table
+    from vidtad.pipelines.people.training import PeopleTrained
     from vidtad.pipelines.training.run import Trained
 
 Show = Callable[[str, int, int, str], None]
+FOR_SEGMENTS = frozenset(
+    ("features", "preset", "extractor", "protocol", "fps", "stride", "window", "frame_rate", "decoder", "strict")
+)
+FOR_PEOPLE = frozenset({"start", "label_map", "trunk", "freeze_trunk"})
 
 
 def train(
+    ctx: typer.Context,
     annotations: Annotated[
-        Path, typer.Option(help="Labels: ActivityNet JSON, CSV, ELAN, BORIS, VIA, Label Studio; a file or a folder.")
+        Path,
+        typer.Option(
+            help="Labels: ActivityNet JSON, CSV, ELAN, BORIS, VIA, Label Studio; a file or a folder. "
+            "People: rows video,second,x1,y1,x2,y2,action."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="The bundle to write, such as mine.safetensors.")],
     videos: Annotated[Path | None, typer.Option(help="Folder of the labelled videos.")] = None,
     features: Annotated[
         Path | None, typer.Option(help="Folder of feature files, instead of videos or to keep theirs in.")
     ] = None,
-    model: Annotated[str, typer.Option(help="Kind of detector: react or actionformer.")] = "react",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="Kind of detector: react or actionformer (what happens when); linear, acar, acfb or "
+            "action-transformer (people: who does it)."
+        ),
+    ] = "react",
     preset: Annotated[
         str | None, typer.Option(help="A published recipe, such as thumos14. Default: scaled to the data.")
     ] = None,
     extractor: Annotated[str | None, typer.Option(help="Feature extractor for videos. Default: i3d.")] = None,
     weights: Annotated[
         str | None,
-        typer.Option(help="Extractor weights: file, id, a bundle that holds them, `random`. Default: published ones."),
+        typer.Option(
+            help="Weights of the extractor (people: of the trunk): file, id, a bundle that holds them, `random`. "
+            "Default: published ones."
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: by the size of the data.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split, the weights and the order of the data.")] = 0,
@@ -48,11 +68,21 @@ def train(
     ] = None,
     protocol: Annotated[str | None, typer.Option(help="Rules to score by. Default: thumos14.")] = None,
     fps: Annotated[str | None, typer.Option(help="Resample videos; rate of features without a sidecar.")] = None,
-    stride: Annotated[int | None, typer.Option(min=1, help="Frames between rows.")] = None,
-    window: Annotated[int | None, typer.Option(min=1, help="Frames a row sees.")] = None,
+    stride: Stride = None,
+    window: Window = None,
     frame_rate: Annotated[
         float | None, typer.Option(min=0.1, help="Frames a second of labels that count frames (Label Studio).")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option(help="People: a bundle to go on from; for acfb, an acar bundle that fills its bank.")
+    ] = None,
+    label_map: Annotated[
+        Path | None, typer.Option(help="People: names of numbered actions (.pbtxt). Default: AVA's.")
+    ] = None,
+    trunk: Annotated[
+        str | None, typer.Option(help="People: the network under the head, such as slowfast/ava or i3d/ava.")
+    ] = None,
+    freeze_trunk: Annotated[bool, typer.Option("--freeze-trunk", help="People: the head alone learns.")] = False,
     device: Device = "auto",
     batch: Batch = 8,
     decoder: Decoder = "pyav",
@@ -63,7 +93,8 @@ def train(
     """Train a detector of your own classes: check labels, extract features, train, score, write one bundle.
 
     Features, checkpoints and the log are kept beside OUT, in OUT.work: run the same command again and it goes on
-    where it stopped. Videos of one `group` stay on one side of the split.
+    where it stopped. Videos of one `group` stay on one side of the split. Options that begin with `People` are for
+    detectors that say who does what.
 
     Example: vidtad train --videos clips --annotations labels.csv --out mine.safetensors
     """
@@ -71,39 +102,126 @@ def train(
     from vidtad.pipelines.extraction import Decoding
     from vidtad.pipelines.training.run import Sampling, TrainingJob, Watcher, run_training
 
+    people = is_for_people(model)
+    refuse(given(ctx) & (FOR_SEGMENTS if people else FOR_PEOPLE), f"not for --model {model}")
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out}: name the bundle with .safetensors at its end, as in {out.stem}.safetensors")
-    rate = parse_rate(fps, "--fps")
-    job = TrainingJob(
-        annotations=annotations,
-        out=out,
-        videos=videos,
-        features=features,
-        model=model,
-        preset=preset,
-        extractor=extractor,
-        weights=weights,
-        sampling=Sampling(rate, stride, window),
-        epochs=epochs,
-        seed=seed,
-        val_fraction=val_fraction,
-        protocol=protocol,
-        frame_rate=frame_rate,
-        device=pick_device(device),
-        decoding=Decoding(decoder),
-        batch=batch,
-        strict=strict,
-    )
     # Of the processes that torchrun starts, the first one alone talks.
     first = os.environ.get("RANK", "0") == "0"
-    with training_bar(quiet=quiet or json or not first) as progress:
-        result = run_training(job, Watcher(note if first else lambda sentence: None, progress))
+    shared: dict[str, Any] = {
+        "annotations": annotations,
+        "out": out,
+        "model": model,
+        "weights": weights,
+        "epochs": epochs,
+        "seed": seed,
+        "device": pick_device(device),
+        "batch": batch,
+    }
+    with training_bar(quiet=quiet or json or not first) as progress, other_labels_told(annotations, model, people):
+        if people:
+            options = {"trunk": trunk, "label_map": label_map, "freeze_trunk": freeze_trunk}
+            found = train_people(shared | options, videos, start, val_fraction, progress)
+        else:
+            job = TrainingJob(
+                **shared,
+                videos=videos,
+                features=features,
+                preset=preset,
+                extractor=extractor,
+                sampling=Sampling(parse_rate(fps, "--fps"), stride, window),
+                val_fraction=val_fraction,
+                protocol=protocol,
+                frame_rate=frame_rate,
+                decoding=Decoding(decoder),
+                strict=strict,
+            )
+            result = run_training(job, Watcher(note if first else lambda sentence: None, progress))
     if not first:
         return
     if json:
-        print_json(result.to_json())
+        print_json(found.to_json() if people else result.to_json())
+    elif people:
+        show_people(found)
     else:
         show(result)
+
+
+def is_for_people(model: str) -> bool:
+    """Whether the head says who does what. Raises InputError, with the near ones, for a name that no head has."""
+    from vidtad.checkpoints import PERSON_HEADS
+    from vidtad.pipelines.training.recipes import RECIPES
+
+    names = [*RECIPES, *sorted(PERSON_HEADS)]
+    if model not in names:
+        near = difflib.get_close_matches(model, names, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(names)}"
+        raise InputError(f"--model {model}: cannot be trained; {hint}")
+    return model in PERSON_HEADS
+
+
+def bundle_file(name: str) -> Path:
+    """The file behind `--start`: itself, or that of a bundle by its name, fetched where need be. Raises InputError."""
+    from vidtad.checkpoints import bundle_path, resolve_model
+
+    if bundle_path(name) is None:
+        resolve_model(name)
+    path = bundle_path(name)
+    if path is None:
+        raise InputError(f"--start {name}: no such bundle file")
+    return path
+
+
+def train_people(
+    options: Mapping[str, Any], videos: Path | None, start: str | None, val_fraction: float | None, progress: Show
+) -> "PeopleTrained":
+    """Train a detector of people; `options` are further fields of `PeopleJob`. Raises InputError, RunError."""
+    from vidtad.pipelines.people.training import PeopleJob, run_people_training
+
+    if videos is None:
+        raise InputError(f"--model {options['model']} learns from videos: pass --videos DIR")
+    if start is not None and options["weights"] is not None:
+        raise InputError("--start brings its weights: leave out --weights, or --start")
+    if val_fraction is not None and not 0 <= val_fraction < 1:
+        raise InputError(f"--val-fraction {val_fraction:g}: a share of the videos lies between 0 and 1")
+    job = PeopleJob(
+        **options,
+        videos=videos,
+        start=None if start is None else bundle_file(start),
+        val_fraction=0.2 if val_fraction is None else val_fraction,
+    )
+
+    def update(record: Mapping[str, Any]) -> None:
+        if "loss" in record:
+            detail = f"epoch {record['epoch'] + 1}, loss {record['loss']:.3f}"
+            progress("training", record["step"] + 1, record["steps"], detail)
+
+    return run_people_training(job, update)
+
+
+@contextmanager
+def other_labels_told(annotations: Path, model: str, people: bool) -> Iterator[None]:
+    """Where the block fails over labels of the other kind (what happens, or who does it), say so instead."""
+    try:
+        yield
+    except InputError as error:
+        from vidtad.formats.person_labels import read_person_labels
+        from vidtad.labels import read_labels
+
+        try:
+            if people:
+                read_labels(annotations)
+            else:
+                read_person_labels(annotations)
+        except VidtadError:
+            raise error from None
+        raise InputError(
+            f"{annotations}: labels of what happens when, not of who does it: train --model react or actionformer on "
+            f"them; {model} learns from rows video,second,x1,y1,x2,y2,action"
+            if people
+            else f"{annotations}: rows of people and what each does: train --model linear, acar or action-transformer "
+            f"on them; {model} learns from segments"
+        ) from error
 
 
 @contextmanager
@@ -160,6 +278,18 @@ def show(result: "Trained") -> None:
     elif "validation" in result.scores:
         typer.echo("no segment on validation is right at tIoU 0.5: do not expect useful detections")
     typer.echo(f"report: {result.report}; log: {result.log}")
+    typer.echo(f"next: vidtad detect VIDEO --model {result.path}")
+
+
+def show_people(result: "PeopleTrained") -> None:
+    """The scores, and what to do next."""
+    if result.scores is None:
+        typer.echo("no video was held out: nothing is known of how well it does")
+    else:
+        show_scores(result.scores)
+        held = ", ".join(result.held[:5]) + (f" and {len(result.held) - 5} more" if len(result.held) > 5 else "")
+        typer.echo(f"validation: frame mAP at box IoU 0.5, given the labelled boxes, of {held}")
+    typer.echo(f"log: {result.log}")
     typer.echo(f"next: vidtad detect VIDEO --model {result.path}")
 
 

@@ -99,14 +99,24 @@ def load_network(bundle: Bundle, weights: str | None = None, *, device: str = "c
     return PersonNetwork(trunk, head, bank).eval().to(device)
 
 
+def random_seed(weights: str | None, default: int = 0) -> int | None:
+    """The seed of `random` (`default`) or `random:SEED`; None for other weights. Raises InputError for no number."""
+    kind, _, seed = (weights or "").partition(":")
+    if kind != "random":
+        return None
+    if not seed:
+        return default
+    if not (seed.isascii() and seed.isdecimal() and len(seed) <= 18):
+        raise InputError(f"--weights {weights}: the seed must be a number of at most 18 digits, as in random:0")
+    return int(seed)
+
+
 def _trunk(bundle: Bundle, weights: str | None) -> nn.Module:
     preset = find_trunk(bundle.extractor)
-    if weights is not None and weights.partition(":")[0] == "random":
-        seed = weights.partition(":")[2] or "0"
-        if not seed.isdecimal():
-            raise InputError(f"--weights {weights}: the seed must be a whole number, as in random:0")
+    seed = random_seed(weights)
+    if seed is not None:
         network = preset.network()
-        return load_exactly(network, random_state(network, int(seed)))
+        return load_exactly(network, random_state(network, seed))
     if weights is None and bundle.extractor_weights is not None:
         return preset.load(bundle.extractor_weights)
     source = weights or bundle.extractor_checkpoint

@@ -20,7 +20,7 @@ from vidtad.models.acfb import BankOptions
 from vidtad.models.action_transformer import ActionTransformer
 from vidtad.persons import DEFAULT, HOG, People, PersonDetector, Tracker, check_name, load_persons, nobody, tidy
 from vidtad.pipelines.extraction import Decoding, Progress, expected_frames, no_progress
-from vidtad.pipelines.people.bundle import convention_of, load_network
+from vidtad.pipelines.people.bundle import convention_of, load_network, random_seed
 from vidtad.pipelines.people.merge import MergeRule, merged
 from vidtad.pipelines.people.scores import Scored, Scorer
 from vidtad.pipelines.temporal import known_fields
@@ -100,7 +100,7 @@ class PeopleOptions:
     @property
     def dry_run(self) -> bool:
         """Whether the network's weights were asked to be random."""
-        return (self.weights or "").partition(":")[0] == "random"
+        return random_seed(self.weights) is not None
 
 
 class PeopleDetector:

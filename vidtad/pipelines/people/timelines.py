@@ -11,7 +11,7 @@ from vidtad.errors import InputError
 from vidtad.models.people import HEADS
 from vidtad.pipelines import motion
 from vidtad.pipelines.extraction import Progress
-from vidtad.pipelines.people.bundle import random_bundle
+from vidtad.pipelines.people.bundle import random_bundle, random_seed
 from vidtad.pipelines.people.detection import PeopleDetector, PeopleOptions
 from vidtad.pipelines.timelines import Job, TemporalWorker, Worker
 from vidtad.timeline import Timeline
@@ -53,11 +53,9 @@ def bundle_for(model: str | Path, weights: str | None = None) -> tuple[Bundle, s
     """As `checkpoints.resolve_model`; with random weights, the name of a person-box head that is not on this machine
     means a network of the published size, for a dry run without any download.
     """
-    head, (kind, _, seed) = str(model), (weights or "").partition(":")
-    if kind == "random" and head in HEADS and bundle_path(head) is None:
-        if seed and not seed.isdecimal():
-            raise InputError(f"--weights {weights}: the seed must be a whole number, as in random:0")
-        return random_bundle(head, int(seed or 0)), None
+    seed, head = random_seed(weights), str(model)
+    if seed is not None and head in HEADS and bundle_path(head) is None:
+        return random_bundle(head, seed), None
     return resolve_model(model)
 
 

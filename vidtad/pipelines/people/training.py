@@ -30,7 +30,8 @@ from vidtad.models.people import HEADS, PersonNetwork
 from vidtad.models.roi import POSES
 from vidtad.persons import People
 from vidtad.pipelines.extraction import digest
-from vidtad.pipelines.people.bundle import convention_of, load_network, person_bundle, sampling_of
+from vidtad.pipelines.options import known_fields
+from vidtad.pipelines.people.bundle import convention_of, load_network, person_bundle, random_seed, sampling_of
 from vidtad.pipelines.people.scores import Scorer
 from vidtad.training.distributed import join, wait
 from vidtad.training.loop import Schedule, train
@@ -54,9 +55,8 @@ class PeopleJob:
     bundle to go on from (its trunk, and its head where that is of the same kind and size); for `acfb` also a
     trained `acar` bundle, which then fills the bank (trunk and bank stay as they are while the head learns).
     `weights`: of the trunk instead: a file, a checkpoint id, `random` or `random:SEED`; None without a `start`: that
-    of `PRETRAINED`. `config`: the head's, for
-    other sizes than the published. `schedule`: None for one scaled to the data. `convention`: None for the trunk's.
-    `freeze_trunk`: only the head learns.
+    of `PRETRAINED`. `config`: the head's, for other sizes than the published or those of `start`. `schedule`: None for
+    one scaled to the data. `convention`: None for the trunk's. `freeze_trunk`: only the head learns.
     """
 
     annotations: Path
@@ -94,6 +94,22 @@ class PeopleTrained:
     scores: Evaluation | None
     records: list[dict[str, Any]]
     held: tuple[str, ...] = ()
+
+    @property
+    def log(self) -> Path:
+        """Losses and scores of every batch and epoch, a JSON record a line."""
+        return self.path.with_name(self.path.name + ".work") / "log.jsonl"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {
+            "bundle": str(self.path),
+            "log": str(self.log),
+            "classes": list(self.bundle.classes),
+            "held_out": list(self.held),
+            "settings": dict(self.bundle.training),
+            "scores": {} if self.scores is None else {"validation": self.scores.to_json()},
+        }
 
 
 def run_people_training(
@@ -241,16 +257,27 @@ def _pretrained(trunk: str) -> str:
     return PRETRAINED[trunk]
 
 
+def _shape(model: str, start: Bundle | None) -> Any:
+    """The published head's configuration, or that of the head to go on from; a bank's maps are as wide as ACFB's."""
+    kind = HEADS[model]
+    if start is None or start.head not in (model, "acar" if model == "acfb" else model):
+        return kind.default
+    found = known_fields(kind.config, start.head_config, f"bundle {start.name}: head_config")
+    return found if start.head == model else replace(kind.default, reduced=found.reduced, hidden=found.hidden)
+
+
 def _network(job: PeopleJob, classes: int, poses: int) -> tuple[PersonNetwork, str, KeyframeConvention]:
     start = load_bundle(job.start) if job.start is not None else None
+    if start is not None and start.head not in HEADS:
+        raise InputError(f"{job.start}: a {start.head} bundle says what happens when; start from one of people")
     trunk = job.trunk or (start.extractor if start else _usual_trunk(job.model))
     preset, kind = find_trunk(trunk), HEADS[job.model]
     sizes: dict[str, Any] = {"classes": classes}
     sizes["channels" if job.model == "action-transformer" else "width"] = preset.width
     if hasattr(kind.default, "poses"):
         sizes["poses"] = poses
-    head = kind.network(replace(job.config or kind.default, **sizes))
-    seeded = (job.weights or "").startswith("random")
+    head = kind.network(replace(job.config or _shape(job.model, start), **sizes))
+    seed = random_seed(job.weights, job.seed)
     bank, convention = None, job.convention or preset.convention
     if start is not None and not job.weights:
         source = load_network(start)
@@ -260,9 +287,8 @@ def _network(job: PeopleJob, classes: int, poses: int) -> tuple[PersonNetwork, s
         if isinstance(head, AcfbHead) and start.head == "acar":
             bank = source.head
         convention = job.convention or convention_of(start)[0]
-    elif seeded:
+    elif seed is not None:
         loaded = preset.network()
-        seed = int(job.weights.partition(":")[2] or job.seed) if job.weights else job.seed
         network = PersonNetwork(load_exactly(loaded, random_state(loaded, seed)), head)
     else:
         from vidtad.checkpoints import fetch
@@ -270,7 +296,7 @@ def _network(job: PeopleJob, classes: int, poses: int) -> tuple[PersonNetwork, s
 
         path = Path(str(job.weights)) if Path(str(job.weights)).is_file() else fetch(str(job.weights))
         network = PersonNetwork(preset.load(_without_classifier(read_state_dict(path))), head)
-    network.freeze_norm, network.freeze_trunk = not seeded, job.freeze_trunk
+    network.freeze_norm, network.freeze_trunk = seed is None, job.freeze_trunk
     if isinstance(head, AcfbHead):
         _prepare_bank(network, bank)
     return network, trunk, convention
