@@ -1,7 +1,9 @@
 """Ray on a simulated cluster of two nodes: the same results as here, whatever dies. Skipped without Ray."""
 
 import os
+import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +77,14 @@ def test_two_nodes_give_the_bytes_of_one_process(cluster: Any, tmp_path: Path) -
         "serial": Setup(),
         "pool": Setup(workers=2, threads=1),
         "ray": Setup("ray", 2, threads=1, address=cluster.address),
+        "ranges": Setup("ray", 2, threads=1, address=cluster.address, ranges=2),
     }.items():
         out = tmp_path / name
         task = DetectTask(str(bundle), resolve_model(bundle)[0].sha256, Job(out))
         found = list(run([*clips, broken], task, setup))
         assert {record.path for record in found if record.status == "done"} == set(clips), found
         written[name] = {path.name: path.read_bytes() for path in out.iterdir()}
-    assert written["serial"] == written["pool"] == written["ray"]
+    assert written["serial"] == written["pool"] == written["ray"] == written["ranges"]
     assert set(written["ray"]) == {f"{clip.stem}.{kind}" for clip in clips for kind in ("json", "csv")}
 
 
@@ -101,6 +104,44 @@ def test_a_worker_and_a_node_lost_on_the_way(cluster: Any, tmp_path: Path) -> No
     assert set(found) == set(orders) and "died 2 times" in found["killer"].error
     assert starts(tmp_path).count("killer") == starts(tmp_path).count("unlucky") == 2
     assert all((tmp_path / f"slow{i}.txt").exists() for i in range(6))
+
+
+def actors() -> list[int]:
+    """Process ids of our actors."""
+    found = []
+    for line in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if line.read_bytes().startswith(b"ray::_Actor"):
+                found.append(int(line.parent.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no way to see the actors")
+def test_losses_do_not_change_a_byte(cluster: Any, tmp_path: Path) -> None:
+    from vidtad.pipelines.batches.tasks import ExtractTask
+
+    frames = numbered_frames(300)
+    clips = [write_clip(tmp_path / f"{n}.mp4", [f for _ in range(n) for f in frames], 25) for n in (1, 3)]
+    lost = []
+
+    def lose(worker: int, item: object, done: int, total: int | None) -> None:
+        if not lost:
+            os.kill(actors()[0], signal.SIGKILL)
+            lost.append("worker")
+        elif len(lost) == 1 and len(list((tmp_path / "ray").glob(".*.rows"))) > 1:
+            cluster.remove_node(cluster.second, allow_graceful=False)
+            cluster.second = None
+            lost.append("node")
+
+    def extracted(name: str, setup: Setup, watch: Any) -> dict[str, bytes]:
+        task = ExtractTask(tmp_path / name, "tiny3d", "random:3", batch=1)
+        assert all(record.status == "done" for record in run(clips, task, setup, watch))
+        return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
+
+    here = extracted("here", Setup(), lambda *_: None)
+    there = extracted("ray", Setup("ray", 2, threads=1, address=cluster.address, ranges=3), lose)
+    assert lost == ["worker", "node"] and here == there and len(here) == 4
 
 
 @pytest.mark.slow
