@@ -11,7 +11,7 @@ curve. Heads: `vidtad.training.react.ReActHead`, `vidtad.training.actionformer.A
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from vidtad.errors import InputError, RunError
+from vidtad.extractors.stream import prefetch
 from vidtad.files import atomic_write, write_text
 from vidtad.training.distributed import Part, join, sum_gradients, sum_values, wait
 
@@ -52,7 +53,8 @@ class Head(Protocol):
         """Batches `first`, `first` + 1, ... of an epoch, as (nested) tuples of CPU tensors; of each, `part`.
 
         Batch i must depend on (epoch, seed, i) alone: that is what makes a resumed run equal to an unbroken
-        one. Its parts together must be the batch of a single process.
+        one. Its parts together must be the batch of a single process. The loop reads two batches ahead, in a
+        thread of its own.
         """
 
     def loss(self, batch: Any, position: Position) -> dict[str, Tensor]:
@@ -201,12 +203,17 @@ class _Run:
     def epoch(self, epoch: int, progress: Report) -> None:
         self.head.network.train()
         first = self.position.batch
-        for index, batch in enumerate(self.head.batches(epoch, self.seed, first, self.part), first):
+        for index, batch in enumerate(prefetch(self.batches(epoch, first), depth=2), first):
             record = self.step(batch, Position(epoch, index, self.position.step))
             self.position = Position(epoch, index + 1, self.position.step + 1)
             self.log(record, progress)
             if (index + 1) % self.schedule.checkpoint_steps == 0:
                 self.save()
+
+    def batches(self, epoch: int, first: int) -> Iterator[Any]:
+        """Batches as they will be wanted, in memory that a GPU copies from by itself; read beside the network."""
+        for batch in self.head.batches(epoch, self.seed, first, self.part):
+            yield changed(batch, Tensor.pin_memory) if self.device.type == "cuda" else batch
 
     def step(self, batch: Any, position: Position) -> dict[str, Any]:
         """One update of the weights; the log record of it."""
@@ -327,11 +334,16 @@ class _Run:
 
 
 def moved(batch: Any, device: torch.device) -> Any:
-    """Every tensor of a nested (named) tuple, on `device`."""
+    """A nested (named) tuple with every tensor on `device`."""
+    return changed(batch, lambda tensor: tensor.to(device, non_blocking=True))
+
+
+def changed(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """A nested (named) tuple with every tensor changed."""
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
+        return change(batch)
     if isinstance(batch, tuple):
-        parts = [moved(part, device) for part in batch]
+        parts = [changed(part, change) for part in batch]
         return type(batch)(*parts) if hasattr(batch, "_fields") else tuple(parts)
     return batch
 
