@@ -12,6 +12,7 @@ from vidtad import __version__
 from vidtad.cli.convert import convert
 from vidtad.cli.demo import demo
 from vidtad.cli.detect import detect
+from vidtad.cli.ensemble import ensemble
 from vidtad.cli.evaluate import evaluate
 from vidtad.cli.extract import extract
 from vidtad.cli.info import info
@@ -83,7 +84,7 @@ def root(
     """From a raw video to a timeline of what happens, when, and who does it."""
 
 
-for command in (extract, detect, train, evaluate, report, overlay, clips, convert, demo, synth, info):
+for command in (extract, detect, train, evaluate, report, overlay, clips, convert, ensemble, demo, synth, info):
     app.command()(command)
 app.add_typer(labels, name="labels")
 app.add_typer(models, name="models")

@@ -9,6 +9,8 @@ import numpy as np
 
 from vidtad.errors import InputError
 from vidtad.files import read_json
+from vidtad.formats.ava import ava_classes
+from vidtad.pipelines.people.ensemble import common_classes, ensemble
 from vidtad.postprocess import Detections, Nms, fuse_video_scores, soft_nms
 from vidtad.timeline import Segment, Timeline
 
@@ -44,6 +46,79 @@ def read_video_scores(path: Path, classes: Sequence[str] | None = None) -> Video
             raise InputError(f"{path}: {video}: expected {len(names)} scores of at least 0, one a class")
         scores[str(video)] = values
     return VideoScores(tuple(names), scores)
+
+
+def combine(
+    timelines: Sequence[Timeline],
+    *,
+    weights: Sequence[float] | None = None,
+    ap: Sequence[Path] | None = None,
+    video_scores: VideoScores | None = None,
+) -> Timeline:
+    """One timeline of several detectors' of one kind, or of a single one, its classes then taken from `video_scores`.
+
+    People are combined by `people.ensemble.ensemble`, class by class by the AP of each detector (`ap`: files of
+    `vidtad evaluate --json`) or by `weights`; segments by `ensemble_timelines`, by `weights`, and then they meet
+    `video_scores`, see `fuse_timeline`. Raises InputError for what does not go together.
+    """
+    kinds = {bool(timeline.people) for timeline in timelines}
+    if len(kinds) > 1:
+        raise InputError("some of these timelines have people and some have none: combine each kind by itself")
+    if weights and ap:
+        raise InputError("an ensemble is weighted by AP or by fixed weights, not by both")
+    given = len(weights or ap or timelines)
+    if given != len(timelines):
+        raise InputError(f"{len(timelines)} timelines but {given} weights or files of AP: give one for each")
+    if len(timelines) < 2 and (video_scores is None or weights or ap):
+        raise InputError("an ensemble needs the timelines of at least two detectors")
+    if kinds == {True}:
+        if video_scores is not None:
+            raise InputError("class scores of whole videos say nothing of single people: leave them out")
+        return _people(timelines, weights, ap)
+    if ap:
+        raise InputError("AP weighs timelines of people, class by class; give weights for these")
+    joint = timelines[0] if len(timelines) == 1 else ensemble_timelines(timelines, weights)
+    return joint if video_scores is None else fuse_timeline(joint, video_scores)
+
+
+def _people(timelines: Sequence[Timeline], weights: Sequence[float] | None, ap: Sequence[Path] | None) -> Timeline:
+    classes = common_classes(timelines)
+    if ap:
+        return ensemble(timelines, [read_ap(path, classes) for path in ap])
+    if not weights:
+        return ensemble(timelines)
+    _check(weights)
+    return ensemble(timelines, [dict.fromkeys(classes, weight) for weight in weights])
+
+
+def _check(weights: Sequence[float]) -> None:
+    if min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+        raise InputError("weights of an ensemble must be at least 0, and one of them above")
+
+
+def read_ap(path: Path, classes: Sequence[str]) -> dict[str, float]:
+    """{class: AP, 0-1} from what `vidtad evaluate --json` prints, over several thresholds their mean.
+
+    There a class is its name, `number name` or a number: AVA's where all `classes` are AVA's, else its place among
+    them from 1. Raises InputError for another file, or one that knows none of `classes`.
+    """
+    document = read_json(path)
+    table = document.get("ap") if isinstance(document, dict) else None
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: no AP of classes in it; expected what `vidtad evaluate --json` prints")
+    known = {entry.name: entry.id for entry in ava_classes()}
+    own = known if all(name in known for name in classes) else {name: place for place, name in enumerate(classes, 1)}
+    found = {}
+    for name in classes:
+        row = next((table[key] for key in (name, f"{own[name]} {name}", str(own[name])) if key in table), None)
+        values = [value for value in (row if isinstance(row, list) else [row]) if value is not None]
+        if not all(isinstance(value, int | float) for value in values):
+            raise InputError(f"{path}: the AP of {name!r} is no number")
+        if values:
+            found[name] = float(np.mean(values))
+    if not found:
+        raise InputError(f"{path}: has an AP of none of the detector's classes ({', '.join(classes[:3])})")
+    return found
 
 
 def fuse_timeline(
@@ -89,8 +164,7 @@ def ensemble_timelines(
     if len(timelines) < 2 or len(weights) != len(timelines):
         given = f"{len(timelines)} timelines and {len(weights)} weights"
         raise InputError(f"an ensemble of {given}: two or more, one each")
-    if min(weights) < 0 or not 0 < sum(weights) < float("inf"):
-        raise InputError("weights of an ensemble must be at least 0, and one of them above")
+    _check(weights)
     names = [frozenset(timeline.results) for timeline in timelines]
     strangers = sorted(frozenset().union(*names) - names[0].intersection(*names))
     if strangers:

@@ -21,7 +21,7 @@ from vidtad.models.action_transformer import ActionTransformer
 from vidtad.persons import DEFAULT, HOG, People, PersonDetector, Tracker, check_name, load_persons, nobody, tidy
 from vidtad.pipelines.extraction import Decoding, Progress, expected_frames, no_progress
 from vidtad.pipelines.people.bundle import convention_of, load_network, random_seed
-from vidtad.pipelines.people.merge import MergeRule, merged
+from vidtad.pipelines.people.merge import REACH, MergeRule, merged
 from vidtad.pipelines.people.scores import Scored, Scorer
 from vidtad.pipelines.temporal import known_fields
 from vidtad.timeline import PersonBox, Timeline
@@ -29,9 +29,6 @@ from vidtad.video import open_video, resample
 
 OWN = "own"
 """Instead of a person detector's name: the boxes an Action Transformer proposes itself."""
-
-REACH = 1.5
-"""Keyframes that are neighbours are never too far apart for a person or an action: steps between them."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 
 from vidtad.errors import InputError
-from vidtad.pipelines.people.merge import MergeRule, merged
+from vidtad.formats.people import keyframe_step
+from vidtad.formats.shared import labels_of
+from vidtad.pipelines.people.merge import REACH, MergeRule, merged
 from vidtad.timeline import PersonBox, Segment, Timeline
 
 SAME_BOX = 2e-3
@@ -36,10 +38,8 @@ def ensemble(
     if ap is not None and len(ap) != len(timelines):
         raise InputError(f"{len(timelines)} models but {len(ap)} sets of AP: give one for each model")
     first = timelines[0]
-    classes = tuple(first.detector.get("classes", ()))
+    classes = common_classes(timelines)
     for other in timelines[1:]:
-        if set(other.detector.get("classes", ())) != set(classes):
-            raise InputError(f"{_name(other)} and {_name(first)} know different classes")
         if other.people.keys() != first.people.keys():
             raise InputError(f"{_name(other)} and {_name(first)} are of different videos")
     weights = class_weights(classes, ap if ap is not None else [{}] * len(timelines))
@@ -53,18 +53,44 @@ def ensemble(
             replace(person, actions=_combined((person, *(rows[i] for rows in together)), classes, weights, floor))
             for i, person in enumerate(found)
         )
-        step_s = float(first.detector.get("keyframes", {}).get("every_s", 1.0))
+        step_s = _step_s(first, found)
         duration_s = first.videos[video].duration_s
-        results[video] = tuple(merged(people[video], rule, step_s=step_s, duration_s=duration_s))
+        reaching = replace(rule, bridge_s=max(rule.bridge_s, REACH * step_s))
+        results[video] = tuple(merged(people[video], reaching, step_s=step_s, duration_s=duration_s))
     detector: dict[str, Any] = {
         **first.detector,
         "name": "+".join(_name(timeline) for timeline in timelines),
+        "warnings": sorted({text for timeline in timelines for text in timeline.detector.get("warnings", [])}),
         "ensemble": [dict(timeline.detector) for timeline in timelines],
         "weights": {
             name: [round(float(w), 6) for w in column] for name, column in zip(classes, weights.T, strict=True)
         },
     }
+    for mark in ("demonstration", "random_weights"):
+        if any(timeline.detector.get(mark) for timeline in timelines):
+            detector[mark] = True
     return Timeline(results, first.videos, detector, people)
+
+
+def common_classes(timelines: Sequence[Timeline]) -> tuple[str, ...]:
+    """The classes all detectors know; of timelines that do not state them, those that occur.
+
+    Raises InputError when detectors know different ones.
+    """
+    first = timelines[0]
+    if not all(timeline.detector.get("classes") for timeline in timelines):
+        return tuple(sorted({label for timeline in timelines for label in labels_of(timeline)}))
+    for other in timelines[1:]:
+        if set(other.detector["classes"]) != set(first.detector["classes"]):
+            raise InputError(f"{_name(other)} and {_name(first)} know different classes")
+    return tuple(first.detector["classes"])
+
+
+def _step_s(timeline: Timeline, people: Sequence[PersonBox]) -> float:
+    """Time between keyframes: what the detector was asked for, or that of the file its boxes came from."""
+    if "boxes" in timeline.detector.get("persons", {}):
+        return keyframe_step(person.time_s for person in people)
+    return float(timeline.detector.get("keyframes", {}).get("every_s", 1.0))
 
 
 def class_weights(classes: Sequence[str], ap: Sequence[Mapping[str, float]]) -> np.ndarray:

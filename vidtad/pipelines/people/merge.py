@@ -13,6 +13,9 @@ from statistics import fmean
 from vidtad.errors import InputError
 from vidtad.timeline import PersonBox, Segment
 
+REACH = 1.5
+"""Steps between keyframes that neither ends an action nor loses a person, however long the steps are."""
+
 
 @dataclass(frozen=True)
 class MergeRule:

@@ -366,7 +366,7 @@ def _bundle(
     }
     scores = {}
     if found is not None:
-        per_class = {name: _number(ap[0]) for name, ap in zip(found.classes, found.ap, strict=True)}
+        per_class = {name: _number(ap[0]) for name, ap in zip(classes, found.ap, strict=True)}
         scores["validation"] = {
             "protocol": "ava, annotated boxes",
             "frame_mAP": found.average_mAP,
