@@ -103,7 +103,11 @@ def write_timeline_json(timeline: Timeline, path: Path) -> None:
 
 def read_timeline(path: Path) -> Timeline:
     """Read a timeline written by vidtad. Raises InputError naming the file and the first thing wrong in it."""
-    document = read_json(path)
+    return parse_timeline(read_json(path), path)
+
+
+def parse_timeline(document: Any, path: Path) -> Timeline:
+    """The timeline in a JSON document; `path` is named in errors as in `read_timeline`."""
     try:
         if document["version"] != FORMAT:
             raise InputError(f"{path}: version {document['version']!r} is not a vidtad timeline")

@@ -70,13 +70,17 @@ def parse_rate(text: str | None, option: str) -> Fraction | None:
 
 
 def find_inputs(paths: Iterable[Path], suffixes: frozenset[str], what: str) -> list[Path]:
-    """The files themselves, and the files of folders that look right by their suffix, in order.
+    """The files themselves, and the files of folders that look right by their suffix, in order; elsewhere too.
 
     Raises InputError for a missing path, an empty folder, or two files whose results would share a name.
     """
+    from vidtad import remote
+
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
+        if remote.url_of(path) is not None:
+            found += remote.find(path, suffixes)
+        elif path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
             if not inside:
                 raise InputError(f"{path}: no {what} in this folder")
@@ -91,6 +95,16 @@ def find_inputs(paths: Iterable[Path], suffixes: frozenset[str], what: str) -> l
         if other != path:
             raise InputError(f"{other} and {path} would both be written as {path.stem!r}; rename one or run them apart")
     return list(by_stem.values())
+
+
+def check_places(out: Path, ranges: int, keep_flow: Path | None = None) -> None:
+    """Raise InputError for outputs elsewhere that have to be on a disk of this machine, or shared by all."""
+    from vidtad.remote import shown, url_of
+
+    if keep_flow is not None and url_of(keep_flow) is not None:
+        raise InputError(f"--keep-flow {shown(keep_flow)}: name a folder on this machine")
+    if ranges > 1 and url_of(out) is not None:
+        raise InputError(f"--out {shown(out)}: with --ranges, name a folder that all workers share")
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import typer
 from vidtad.cli.common import (
     FEATURE_SUFFIX,
     VIDEO_SUFFIXES,
+    check_places,
     console,
     find_inputs,
     finish_batch,
@@ -113,6 +114,7 @@ def detect(
     from vidtad.pipelines.people.timelines import bundle_for
     from vidtad.pipelines.temporal import DETECTORS
     from vidtad.pipelines.timelines import Job, foreign_grid
+    from vidtad.remote import folder_for
 
     default = Path("features")
     if inputs is None and not default.is_dir():
@@ -157,7 +159,8 @@ def detect(
         if also:
             from vidtad.formats.interchange import write_formats
 
-            write_formats(timeline, Path(out), also)
+            with folder_for(Path(out)) as folder:
+                write_formats(timeline, folder, also)
         if json or out == "-":
             done[path] = timeline
         else:
@@ -165,6 +168,7 @@ def detect(
 
     if ranges > 1 and bundle.head not in DETECTORS:
         raise InputError(f"--ranges divides the features of a video; {bundle.name} has none: leave it out")
+    check_places(Path(out), ranges)
     setup = make_setup(engine, workers, threads, address, device, ranges)
     failed = run_batch(paths, DetectTask(model, bundle.sha256, job, people), setup, finished, quiet=quiet)
     if json or out == "-":
@@ -221,6 +225,7 @@ def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: 
     from rich.text import Text
 
     from vidtad.cli.terminal_timeline import render
+    from vidtad.remote import shown
 
     for name, segments in timeline.results.items():
         chosen = sorted(sorted(segments, key=lambda s: -s.score)[:most], key=lambda s: s.start_s)
@@ -237,7 +242,7 @@ def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: 
             if console().is_terminal:
                 for line in render(timeline, console().width, threshold):
                     console().print(line)
-        where = "" if out is None else f"; all in {out / name}.json and .csv"
+        where = "" if out is None else f"; all in {shown(out / name)}.json and .csv"
         seen = "" if people is None else f"; {counted(people)}"
         typer.echo(f"{name}: {len(chosen)} of {len(segments)} segments shown (score >= {threshold:g}){seen}{where}")
 

@@ -7,6 +7,7 @@ import typer
 
 from vidtad.cli.common import (
     VIDEO_SUFFIXES,
+    check_places,
     find_inputs,
     finish_batch,
     make_setup,
@@ -89,9 +90,11 @@ def extract(
     paths = find_inputs(videos, VIDEO_SUFFIXES, "video")
     from vidtad.pipelines.batches.tasks import ExtractTask
     from vidtad.pipelines.extraction import Decoding
+    from vidtad.remote import url_of
     from vidtad.video import probe
 
-    if len(paths) == 1:
+    check_places(out, ranges, keep_flow)
+    if len(paths) == 1 and url_of(paths[0]) is None:
         probe(paths[0], fps=rate)  # before weights are fetched for a file that is no video
     paths = take_shard(paths, shard)
     if (weights or "").partition(":")[0] == "random":

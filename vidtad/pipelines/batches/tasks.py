@@ -1,18 +1,20 @@
 """What a batch does to each of its inputs: small descriptions that travel to worker processes and load there."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidtad.errors import InputError
 from vidtad.extractors import with_streams
+from vidtad.pipelines.batches.away import Outputs, fetched, is_away, making, with_copies
 from vidtad.pipelines.batches.engines import Item, Part, ReportProgress, Work
 from vidtad.pipelines.extraction import Decoding, Extracted, extract_file, load_extractor
 from vidtad.pipelines.people.timelines import bundle_for, worker_for
 from vidtad.pipelines.ranges import part_of_file
 from vidtad.pipelines.timelines import Job, TemporalWorker
-from vidtad.timeline import Timeline
+from vidtad.remote import shown
+from vidtad.timeline import Timeline, parse_timeline
 
 if TYPE_CHECKING:
     from vidtad.pipelines.people.detection import PeopleOptions
@@ -52,33 +54,62 @@ class ExtractTask:
             precision=self.precision,
         )
 
+        key = making(replace(self, out=Path(), overwrite=False), loaded.weights_sha256)
+        outputs = Outputs(self.out, (".npy", ".json"), key, self.overwrite)
+
         def work(item: Item, progress: ReportProgress) -> dict[str, Any]:
             if isinstance(item, Part):
-                part_of_file(
-                    item.path,
+                with fetched(item.path) as path:
+                    part_of_file(
+                        path,
+                        loaded,
+                        self.out,
+                        (item.number, item.parts),
+                        decoding=self.decoding,
+                        batch=self.batch,
+                        overwrite=self.overwrite,
+                        progress=progress,
+                    )
+                return {}
+
+            def here(path: Path, out: Path | None) -> dict[str, Any]:
+                assert out is not None
+                result = extract_file(
+                    path,
                     loaded,
-                    self.out,
-                    (item.number, item.parts),
+                    out,
                     decoding=self.decoding,
                     batch=self.batch,
                     overwrite=self.overwrite,
                     progress=progress,
+                    keep_flow=self.keep_flow,
                 )
-                return {}
-            path = item
-            result = extract_file(
-                path,
-                loaded,
-                self.out,
-                decoding=self.decoding,
-                batch=self.batch,
-                overwrite=self.overwrite,
-                progress=progress,
-                keep_flow=self.keep_flow,
-            )
-            return summary(path, result)
+                return summary(path, result)
+
+            if not is_away(item, outputs):
+                return here(item, self.out)
+            value, there = with_copies(item, outputs, here)
+            return summary_of(value, item, self.out) if there else value
 
         return work
+
+
+def summary_of(document: dict[str, Any], video: Path, out: Path) -> dict[str, Any]:
+    """The same, of a finished feature file elsewhere by its sidecar alone."""
+    return {
+        "video": shown(video),
+        "features": shown(out / f"{video.stem}.npy"),
+        "rows": document["rows"],
+        "channels": sum(count for _, count in document["channels"]),
+        "first_s": document["times_s"][0],
+        "last_s": document["times_s"][-1],
+        "frames": document["frames"],
+        "fps": document["fps"],
+        "duration_s": document["duration_s"],
+        "reused": True,
+        "seconds": 0.0,
+        "warnings": document["warnings"],
+    }
 
 
 def summary(path: Path, result: Extracted) -> dict[str, Any]:
@@ -126,11 +157,25 @@ class DetectTask:
             )
         worker = worker_for(bundle, self.job, self.people, device)
 
+        job, people = self.job, self.people
+        files = (job.weights, people and people.boxes, people and people.persons_weights, people and people.weights)
+        key = making(self.sha256, replace(job, out=None, overwrite=False), people, files=files)
+        outputs = Outputs(job.out, (".csv", ".json"), key, job.overwrite)
+
         def work(item: Item, progress: ReportProgress) -> Detected | None:
             if isinstance(item, Part):
                 if isinstance(worker, TemporalWorker):
-                    worker.part(item.path, (item.number, item.parts), progress)
+                    with fetched(item.path) as path:
+                        worker.part(path, (item.number, item.parts), progress)
                 return None
-            return Detected(worker(item, progress), worker.display_score)
+            if not is_away(item, outputs):
+                return Detected(worker(item, progress), worker.display_score)
+
+            def here(path: Path, out: Path | None) -> Any:
+                worker.job = replace(job, out=out)
+                return worker(path, progress).to_json()
+
+            document, _ = with_copies(item, outputs, here)
+            return Detected(parse_timeline(document, item), worker.display_score)
 
         return work
