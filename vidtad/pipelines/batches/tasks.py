@@ -95,21 +95,25 @@ class ExtractTask:
 
 
 def summary_of(document: dict[str, Any], video: Path, out: Path) -> dict[str, Any]:
-    """The same, of a finished feature file elsewhere by its sidecar alone."""
-    return {
-        "video": shown(video),
-        "features": shown(out / f"{video.stem}.npy"),
-        "rows": document["rows"],
-        "channels": sum(count for _, count in document["channels"]),
-        "first_s": document["times_s"][0],
-        "last_s": document["times_s"][-1],
-        "frames": document["frames"],
-        "fps": document["fps"],
-        "duration_s": document["duration_s"],
-        "reused": True,
-        "seconds": 0.0,
-        "warnings": document["warnings"],
-    }
+    """The same, of a finished feature file elsewhere by its sidecar alone. Raises InputError for what is none."""
+    try:
+        return {
+            "video": shown(video),
+            "features": shown(out / f"{video.stem}.npy"),
+            "rows": int(document["rows"]),
+            "channels": sum(count for _, count in document["channels"]),
+            "first_s": float(document["times_s"][0]),
+            "last_s": float(document["times_s"][-1]),
+            "frames": document["frames"],
+            "fps": document["fps"],
+            "duration_s": document["duration_s"],
+            "reused": True,
+            "seconds": 0.0,
+            "warnings": list(document["warnings"]),
+        }
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        sidecar = shown(out / f"{video.stem}.json")
+        raise InputError(f"{sidecar}: not a feature sidecar ({type(error).__name__}: {error})") from error
 
 
 def summary(path: Path, result: Extracted) -> dict[str, Any]:
