@@ -112,3 +112,10 @@ def test_help_imports_nothing_heavy() -> None:
     script = "import sys, vidtad.cli; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not HEAVY & {name.split(".")[0] for name in loaded}
+
+
+def test_temporal_detection_does_not_wait_for_torchvision() -> None:
+    """Its operators pull PyTorch's compiler in, which takes longer than the rest of the start together."""
+    script = "import sys, vidtad.pipelines.batches.tasks, vidtad.pipelines.temporal; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torchvision", "torch._dynamo", "scipy"} & set(loaded)

@@ -50,7 +50,7 @@ from vidtad.errors import InputError
 
 if TYPE_CHECKING:
     from vidtad.bundle import Bundle
-    from vidtad.pipelines.people.detection import PeopleOptions
+    from vidtad.pipelines.people.options import PeopleOptions
     from vidtad.timeline import PersonBox, Timeline
 
 FOR_PEOPLE = frozenset({"persons", "persons_weights", "boxes", "boxes_offset", "every", "scales", "flip"})
@@ -185,7 +185,6 @@ def people_options(bundle: "Bundle", asked: frozenset[str], **options: Any) -> "
     asked: names of the parameters that the user gave. options: fields of `PeopleOptions`, None for their defaults.
     """
     from vidtad.checkpoints import PERSON_HEADS
-    from vidtad.pipelines.people.detection import PeopleOptions
 
     if bundle.head not in PERSON_HEADS:
         refuse(
@@ -194,6 +193,8 @@ def people_options(bundle: "Bundle", asked: frozenset[str], **options: Any) -> "
         )
         return None
     refuse(asked & FOR_FEATURES, f"only for feature files; {bundle.name} looks at people in videos")
+    from vidtad.pipelines.people.options import PeopleOptions
+
     return PeopleOptions(**{name: value for name, value in options.items() if value is not None})
 
 

@@ -8,7 +8,7 @@ from tests.bundles import seeded_react
 from tests.pipelines.people.test_detection import a_bundle, clip, options
 from vidtad.bundle import load_bundle
 from vidtad.errors import InputError
-from vidtad.pipelines.people import timelines
+from vidtad.pipelines.people.detection import PeopleDetector
 from vidtad.pipelines.people.timelines import PeopleWorker, worker_for
 from vidtad.pipelines.timelines import Job
 from vidtad.timeline import read_timeline
@@ -23,7 +23,7 @@ def test_a_finished_timeline_is_read_back(clip: Path, tmp_path: Path, monkeypatc
     first = worker(clip)
     assert read_timeline(tmp_path / f"{clip.stem}.json").people == first.people
     assert (tmp_path / f"{clip.stem}.csv").read_text().startswith("video,start_s,end_s,label,score")
-    monkeypatch.setattr(timelines.PeopleDetector, "__call__", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(PeopleDetector, "__call__", lambda *_: pytest.fail("computed again"))
     assert worker(clip).people == first.people
     with pytest.raises(InputError, match="--overwrite"):
         worker_for(bundle, Job(out=tmp_path), options(clip, every_s=0.5))(clip)

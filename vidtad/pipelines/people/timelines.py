@@ -3,25 +3,29 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vidtad.bundle import Bundle
-from vidtad.checkpoints import bundle_path, resolve_model
+from vidtad.checkpoints import PERSON_HEADS, bundle_path, resolve_model
 from vidtad.errors import InputError
-from vidtad.models.people import HEADS
 from vidtad.pipelines import motion
 from vidtad.pipelines.extraction import Progress
-from vidtad.pipelines.people.bundle import random_bundle, random_seed
-from vidtad.pipelines.people.detection import PeopleDetector, PeopleOptions
 from vidtad.pipelines.timelines import Job, TemporalWorker, Worker
 from vidtad.timeline import Timeline
 from vidtad.video import probe
+
+if TYPE_CHECKING:
+    from vidtad.pipelines.people.detection import PeopleOptions
+
+# Networks that look at people are imported where they are used: torchvision's operators take a second to import.
 
 
 class PeopleWorker(Worker):
     """For heads that say who does what: videos only."""
 
-    def __init__(self, bundle: Bundle, job: Job, options: PeopleOptions | None = None, device: str = "cpu"):
+    def __init__(self, bundle: Bundle, job: Job, options: "PeopleOptions | None" = None, device: str = "cpu"):
+        from vidtad.pipelines.people.detection import PeopleDetector, PeopleOptions
+
         super().__init__(bundle, job, device)
         if job.precision not in ("auto", "float32"):
             raise InputError(f"detector {bundle.name} computes in float32 alone: leave out --precision")
@@ -53,15 +57,19 @@ def bundle_for(model: str | Path, weights: str | None = None) -> tuple[Bundle, s
     """As `checkpoints.resolve_model`; with random weights, the name of a person-box head that is not on this machine
     means a network of the published size, for a dry run without any download.
     """
-    seed, head = random_seed(weights), str(model)
-    if seed is not None and head in HEADS and bundle_path(head) is None:
-        return random_bundle(head, seed), None
+    head = str(model)
+    if weights is not None and head in PERSON_HEADS and bundle_path(head) is None:
+        from vidtad.pipelines.people.bundle import random_bundle, random_seed
+
+        seed = random_seed(weights)
+        if seed is not None:
+            return random_bundle(head, seed), None
     return resolve_model(model)
 
 
-def worker_for(bundle: Bundle, job: Job, options: PeopleOptions | None = None, device: str = "cpu") -> Worker:
+def worker_for(bundle: Bundle, job: Job, options: "PeopleOptions | None" = None, device: str = "cpu") -> Worker:
     """The worker for this bundle's head. `options` are for heads that say who does what: InputError with others."""
-    if bundle.head in HEADS:
+    if bundle.head in PERSON_HEADS:
         return PeopleWorker(bundle, job, options, device)
     if options is not None:
         raise InputError(
