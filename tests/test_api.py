@@ -1,5 +1,7 @@
 """The Python calls give what the commands give."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +11,16 @@ from typer.testing import CliRunner
 import vidtad
 from tests.bundles import seeded_react
 from tests.clips import numbered_frames, write_clip
+from tests.pipelines.people.test_detection import a_bundle
+from tests.pipelines.people.test_detection import clip as people_clip
+from tests.pipelines.people.test_training import labelled
+from vidtad.bundle import load_bundle, save_bundle
 from vidtad.cli import app
 from vidtad.errors import InputError
 from vidtad.features import load_features
 from vidtad.timeline import read_timeline
+
+__all__ = ["labelled", "people_clip"]
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +43,45 @@ def test_detect_equals_the_command(clip: Path, tmp_path: Path) -> None:
     assert vidtad.detect(clip, bundle).results == read_timeline(tmp_path / "clip.json").results
 
 
+def test_people_equal_the_command(people_clip: Path, tmp_path: Path) -> None:
+    bundle = save_bundle(a_bundle("acar"), tmp_path / "acar.safetensors")
+    boxes = people_clip.with_name("boxes.csv")
+    command = ["detect", str(people_clip), "--model", str(bundle), "--boxes", str(boxes), "--out", str(tmp_path)]
+    assert CliRunner().invoke(app, command).exit_code == 0
+    timeline = vidtad.detect(people_clip, bundle, people=vidtad.PeopleOptions(boxes=boxes))
+    theirs = read_timeline(tmp_path / f"{people_clip.stem}.json")
+    assert timeline.people == theirs.people and timeline.results == theirs.results
+    with pytest.raises(InputError, match="leave out options about people"):
+        vidtad.detect(people_clip, "motion", people=vidtad.PeopleOptions())
+
+
+def test_train_both_kinds(labelled: Path, tmp_path: Path) -> None:
+    people = vidtad.train(
+        labelled / "labels.csv", tmp_path / "people.safetensors", videos=labelled, model="linear",
+        weights="random", epochs=1, trunk="slowfast/tiny", val_fraction=0,
+    )  # fmt: skip
+    assert people.bundle.head == "linear" and load_bundle(people.path).sha256 and people.log.exists()
+    segments = vidtad.train(
+        labelled / "ground_truth.json", tmp_path / "segments.safetensors", videos=labelled, model="actionformer",
+        weights="random", epochs=1, val_fraction=0.25, extractor="tiny3d", features=str(tmp_path / "features"),
+    )  # fmt: skip
+    assert segments.bundle.head == "actionformer" and segments.path.exists() and segments.log.exists()
+    assert len(list((tmp_path / "features").glob("*.npy"))) == 4
+    with pytest.raises(InputError, match="takes no option 'trunk'"):
+        vidtad.train(labelled / "labels.csv", tmp_path / "x.safetensors", videos=labelled, trunk="slowfast/tiny")
+    with pytest.raises(InputError, match="name their folder"):
+        vidtad.train(labelled / "labels.csv", tmp_path / "x.safetensors", model="acar")
+
+
 def test_errors_are_sentences(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nope\.mp4"):
         vidtad.extract(tmp_path / "nope.mp4", "tiny3d", weights="random")
 
 
 def test_importing_the_package_is_light() -> None:
-    assert "detect" in dir(vidtad) or "detect" in vidtad.__all__
+    script = "import sys, vidtad; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numpy", "av", "cv2"} & set(loaded)
+    assert all(callable(getattr(vidtad, name)) for name in ("detect", "train", "extract", "evaluate"))
     with pytest.raises(AttributeError):
         vidtad.nothing  # noqa: B018

@@ -3,15 +3,15 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "detect", "evaluate", "extract"]
+__all__ = ["PeopleOptions", "__version__", "detect", "evaluate", "extract", "train"]
 
 if TYPE_CHECKING:
-    from vidtad.api import detect, evaluate, extract
+    from vidtad.api import PeopleOptions, detect, evaluate, extract, train
 
 
 def __getattr__(name: str) -> Any:
     # The API pulls in torch; `import vidtad` alone stays quick.
-    if name in ("detect", "evaluate", "extract"):
+    if name in __all__:
         from vidtad import api
 
         return getattr(api, name)

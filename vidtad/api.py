@@ -1,24 +1,33 @@
-"""The same work as the command line, from Python: `vidtad.extract`, `vidtad.detect`, `vidtad.evaluate`.
+"""The same work as the command line, from Python: `vidtad.extract`, `detect`, `train`, `evaluate`.
 
 Each is one call; the rungs below (`vidtad.video`, `vidtad.features`, `vidtad.pipelines`) are public as well.
 """
 
 from collections.abc import Iterable
+from dataclasses import fields
 from fractions import Fraction
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from vidtad.checkpoints import resolve_model
+from vidtad.checkpoints import PERSON_HEADS
 from vidtad.devices import pick_device
+from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation, evaluate_files
 from vidtad.features import Features
 from vidtad.pipelines.extraction import Decoding, extract_file, load_extractor
-from vidtad.pipelines.people.timelines import worker_for
+from vidtad.pipelines.people.options import PeopleOptions
+from vidtad.pipelines.people.timelines import bundle_for, worker_for
 from vidtad.pipelines.timelines import Job
 from vidtad.timeline import Timeline, merge
 
+if TYPE_CHECKING:
+    from vidtad.pipelines.people.training import PeopleTrained
+    from vidtad.pipelines.training.run import Trained
+
 AnyPath = str | PathLike[str]
+
+__all__ = ["PeopleOptions", "detect", "evaluate", "extract", "train"]
 
 
 def extract(
@@ -53,17 +62,63 @@ def detect(
     min_score: float = 0.0,
     device: str = "auto",
     batch: int = 8,
+    people: PeopleOptions | None = None,
 ) -> Timeline:
     """One timeline of a video or feature file, or of several; nothing is written unless `out` names a folder.
 
-    `model` is a name of `vidtad models list` or the path of a bundle, `weights` replaces the extractor's. Raises
+    `model` is a name of `vidtad models list` or the path of a bundle, `weights` replaces the extractor's. `batch`:
+    windows at once. `people` is for detectors that say who does what: their timeline has `people` too. Raises
     InputError for unusable input, RunError for failed work.
     """
-    bundle, _ = resolve_model(model if isinstance(model, str) else Path(model))
+    bundle, _ = bundle_for(model if isinstance(model, str) else Path(model), weights)
     job = Job(out=None if out is None else Path(out), weights=weights, min_score=min_score, batch=batch)
-    worker = worker_for(bundle, job, device=pick_device(device))
+    worker = worker_for(bundle, job, people, pick_device(device))
     paths = [inputs] if isinstance(inputs, str | PathLike) else list(inputs)
     return merge(worker(Path(path)) for path in paths)
+
+
+def train(
+    annotations: AnyPath,
+    out: AnyPath,
+    *,
+    videos: AnyPath | None = None,
+    model: str = "react",
+    weights: str | None = None,
+    epochs: int | None = None,
+    device: str = "auto",
+    **options: Any,
+) -> "Trained | PeopleTrained":
+    """Train a detector of your own classes on labelled videos and write one bundle to `out`.
+
+    `model`: `react` or `actionformer` learn from segments; `linear`, `acar`, `acfb` and `action-transformer` from
+    rows of person boxes. `options` are further fields of `pipelines.training.run.TrainingJob` (features, preset,
+    extractor, ...) or of `pipelines.people.training.PeopleJob` (start, trunk, label_map, ...). The result has
+    `bundle`, `path`, `log` and `scores`. A second call goes on where the first one stopped. Raises InputError for
+    anything unusable, RunError for failed work.
+    """
+    from vidtad.pipelines.people.training import PeopleJob, run_people_training
+    from vidtad.pipelines.training.run import TrainingJob, run_training
+
+    kind = PeopleJob if model in PERSON_HEADS else TrainingJob
+    unknown = sorted(options.keys() - {field.name for field in fields(kind)})
+    if unknown:
+        raise InputError(f"training {model} takes no option {unknown[0]!r}")
+    paths = {"features", "start", "label_map"} & {name for name, value in options.items() if value is not None}
+    given: dict[str, Any] = {
+        "annotations": Path(annotations),
+        "out": Path(out),
+        "model": model,
+        "weights": weights,
+        "epochs": epochs,
+        "device": pick_device(device),
+        **options,
+        **{name: Path(options[name]) for name in paths},
+    }
+    if kind is TrainingJob:
+        return run_training(TrainingJob(**given, videos=None if videos is None else Path(videos)))
+    if videos is None:
+        raise InputError(f"{model} learns from videos: name their folder")
+    return run_people_training(PeopleJob(**given, videos=Path(videos)))
 
 
 def evaluate(truth: AnyPath, predictions: AnyPath, protocol: str | None = None, **options: Any) -> Evaluation:

@@ -13,7 +13,8 @@ from vidtad import checkpoints
 from vidtad.bundle import save_bundle
 from vidtad.errors import RunError
 from vidtad.formats.ava import read_boxes, read_label_map
-from vidtad.pipelines.people import detection, timelines
+from vidtad.pipelines.people import bundle as people_bundle
+from vidtad.pipelines.people import detection
 from vidtad.pipelines.people.bundle import person_bundle, random_network
 from vidtad.timeline import read_timeline
 
@@ -85,7 +86,7 @@ def test_a_second_run_reads_back(
 ) -> None:
     command = ("detect", clip, "--model", bundles["linear"], *boxes(clip), "--out", tmp_path)
     first = run(*command)
-    monkeypatch.setattr(timelines.PeopleDetector, "__call__", lambda *_: pytest.fail("computed again"))
+    monkeypatch.setattr(detection.PeopleDetector, "__call__", lambda *_: pytest.fail("computed again"))
     assert run(*command).stdout == first.stdout
     other = run(*command, "--flip")
     assert other.exit_code == 2 and "--overwrite" in other.stderr
@@ -180,7 +181,7 @@ def test_a_dry_run_fetches_nothing(clip: Path, monkeypatch: pytest.MonkeyPatch, 
         more = {"decoding": {**SEEN, "persons": "fasterrcnn-fast"}, "training": {"random_weights": True}}
         return person_bundle(f"{head}-random", head, network, trunk=trunk, classes=("a", "b", "c"), **more)
 
-    monkeypatch.setattr(timelines, "random_bundle", small)
+    monkeypatch.setattr(people_bundle, "random_bundle", small)
     result = run("detect", clip, "--model", "acar", "--weights", "random:3", "--out", tmp_path, "--every", 2)
     assert result.exit_code == 0, result.stderr
     assert "carry no meaning" in result.stderr and "person boxes come from random weights" in result.stderr

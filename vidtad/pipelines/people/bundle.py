@@ -21,7 +21,8 @@ from vidtad.extractors.person_presets import find_trunk, random_state
 from vidtad.models.acar import AcarHead, config_of
 from vidtad.models.loading import load_exactly
 from vidtad.models.people import HEADS, PersonNetwork
-from vidtad.pipelines.temporal import known_fields
+from vidtad.pipelines.options import known_fields
+from vidtad.pipelines.people.options import random_seed
 
 BANK = "bank."
 
@@ -97,18 +98,6 @@ def load_network(bundle: Bundle, weights: str | None = None, *, device: str = "c
         load_exactly(bank, filling)
     trunk = _trunk(bundle, weights)
     return PersonNetwork(trunk, head, bank).eval().to(device)
-
-
-def random_seed(weights: str | None, default: int = 0) -> int | None:
-    """The seed of `random` (`default`) or `random:SEED`; None for other weights. Raises InputError for no number."""
-    kind, _, seed = (weights or "").partition(":")
-    if kind != "random":
-        return None
-    if not seed:
-        return default
-    if not (seed.isascii() and seed.isdecimal() and len(seed) <= 18):
-        raise InputError(f"--weights {weights}: the seed must be a number of at most 18 digits, as in random:0")
-    return int(seed)
 
 
 def _trunk(bundle: Bundle, weights: str | None) -> nn.Module:

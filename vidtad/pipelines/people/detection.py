@@ -1,8 +1,7 @@
 """Video -> keyframes -> people -> what each does -> timeline, in one pass with bounded memory."""
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,84 +19,13 @@ from vidtad.models.acfb import BankOptions
 from vidtad.models.action_transformer import ActionTransformer
 from vidtad.persons import DEFAULT, HOG, People, PersonDetector, Tracker, check_name, load_persons, nobody, tidy
 from vidtad.pipelines.extraction import Decoding, Progress, expected_frames, no_progress
-from vidtad.pipelines.people.bundle import convention_of, load_network, random_seed
-from vidtad.pipelines.people.merge import REACH, MergeRule, merged
+from vidtad.pipelines.options import known_fields
+from vidtad.pipelines.people.bundle import convention_of, load_network
+from vidtad.pipelines.people.merge import REACH, merged
+from vidtad.pipelines.people.options import OWN, PeopleDecoding, PeopleOptions
 from vidtad.pipelines.people.scores import Scored, Scorer
-from vidtad.pipelines.temporal import known_fields
 from vidtad.timeline import PersonBox, Timeline
 from vidtad.video import open_video, resample
-
-OWN = "own"
-"""Instead of a person detector's name: the boxes an Action Transformer proposes itself."""
-
-
-@dataclass(frozen=True)
-class PeopleDecoding:
-    """From scores to a timeline; the `decoding` entry of a bundle may set any of these.
-
-    `person_score`: boxes from this score on are people (0.7 is the report's for AVA). `action_score`: actions of a
-    person from this score on are kept at a keyframe (0: all of them, as published evaluations have it). `start`,
-    `keep`, `bridge_s`: hysteresis, see `people_merge`. `same_iou`, `gone_s`: see `persons.Tracker`. `bank_reach_s`,
-    `bank_per_second`: see `acfb.BankOptions`. `display_score`: segments a table shows. `persons`: who finds the people
-    unless the user says otherwise.
-    """
-
-    person_score: float = 0.7
-    action_score: float = 0.01
-    start: float = 0.5
-    keep: float = 0.3
-    bridge_s: float = 2.0
-    same_iou: float = 0.2
-    gone_s: float = 3.0
-    bank_reach_s: float = 10.0
-    bank_per_second: int = 5
-    display_score: float = 0.5
-    persons: str = DEFAULT
-
-    def rule(self) -> MergeRule:
-        """How keyframes become segments."""
-        return MergeRule(self.start, self.keep, self.bridge_s)
-
-
-@dataclass(frozen=True)
-class PeopleOptions:
-    """What a user may ask for. `persons`: a name of `persons.DETECTORS`, or `own` (Action Transformer only); None for
-    the bundle's choice, and OpenCV's HOG detector where that cannot be had.
-
-    `boxes`: a file of boxes instead, whose times are the keyframes; `boxes_offset_s` is subtracted from them.
-    `persons_weights`: a file or `random`, which a run with random `weights` is content with. `every_s`: seconds between
-    keyframes (None: the bundle's). `scales`: short sides in pixels (none: the bundle's size), `flip`: mirrored too;
-    logits are averaged. `batch`: keyframes at once. Raises InputError for what does not go together.
-    """
-
-    persons: str | None = None
-    persons_weights: str | None = None
-    boxes: Path | None = None
-    boxes_offset_s: float = 0.0
-    every_s: float | None = None
-    scales: tuple[int, ...] = ()
-    flip: bool = False
-    batch: int = 2
-    weights: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.every_s is not None and not 0 < self.every_s < math.inf:
-            raise InputError(f"keyframes every {self.every_s:g} s cannot be: give a time above 0")
-        if any(side < 32 for side in self.scales):
-            raise InputError(f"a short side of {min(self.scales)} pixels is too small: 32 at least")
-        if self.batch < 1:
-            raise InputError(f"{self.batch} keyframes at once: 1 at least")
-        if self.boxes is None and self.boxes_offset_s:
-            raise InputError("an offset is for the times of a file of boxes: name it with --boxes")
-        if self.boxes is not None and (self.persons or self.persons_weights):
-            raise InputError(f"boxes of {self.boxes} leave nobody to be found: leave out --boxes, or --persons")
-        if self.boxes is not None and not Path(self.boxes).is_file():
-            raise InputError(f"{self.boxes}: no such file of boxes")
-
-    @property
-    def dry_run(self) -> bool:
-        """Whether the network's weights were asked to be random."""
-        return random_seed(self.weights) is not None
 
 
 class PeopleDetector:

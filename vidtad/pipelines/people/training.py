@@ -31,7 +31,8 @@ from vidtad.models.roi import POSES
 from vidtad.persons import People
 from vidtad.pipelines.extraction import digest
 from vidtad.pipelines.options import known_fields
-from vidtad.pipelines.people.bundle import convention_of, load_network, person_bundle, random_seed, sampling_of
+from vidtad.pipelines.people.bundle import convention_of, load_network, person_bundle, sampling_of
+from vidtad.pipelines.people.options import random_seed
 from vidtad.pipelines.people.scores import Scorer
 from vidtad.training.distributed import join, wait
 from vidtad.training.loop import Schedule, train
