@@ -61,8 +61,10 @@ def test_train_both_kinds(labelled: Path, tmp_path: Path) -> None:
         weights="random", epochs=1, trunk="slowfast/tiny", val_fraction=0,
     )  # fmt: skip
     assert people.bundle.head == "linear" and load_bundle(people.path).sha256 and people.log.exists()
+    labels = tmp_path / "labels.json"
+    labels.write_text((labelled / "ground_truth.json").read_text().replace('"test"', '"training"'))
     segments = vidtad.train(
-        labelled / "ground_truth.json", tmp_path / "segments.safetensors", videos=labelled, model="actionformer",
+        labels, tmp_path / "segments.safetensors", videos=labelled, model="actionformer",
         weights="random", epochs=1, val_fraction=0.25, extractor="tiny3d", features=str(tmp_path / "features"),
     )  # fmt: skip
     assert segments.bundle.head == "actionformer" and segments.path.exists() and segments.log.exists()
