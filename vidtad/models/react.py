@@ -32,8 +32,9 @@ class ReActConfig:
     one only if their segments overlap by at most the first and their contents' cosine exceeds the second. The
     released code holds 0.2 and 0.2; the supplement of the paper says 0.5 for the first. `relation` False
     drops that mask, `quality` False the two quality heads (both for ablations). `clip_len` and `stride_rate`:
-    snippets in a window, and the step between windows as a share of it. Raises ValueError for sizes no
-    network can have.
+    snippets in a window, and the step between windows as a share of it; with `resize` a video of any length is
+    interpolated to `clip_len` snippets instead, which are its one window. Raises ValueError for sizes no network
+    can have.
     """
 
     in_channels: int = 2048
@@ -52,6 +53,7 @@ class ReActConfig:
     quality: bool = True
     clip_len: int = 256
     stride_rate: float = 0.25
+    resize: bool = False
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -74,6 +76,7 @@ ACTIVITYNET = ReActConfig(
     relation_similarity=-0.2,
     clip_len=100,
     stride_rate=1.0,
+    resize=True,
 )
 
 

@@ -34,6 +34,8 @@ class Points(NamedTuple):
 class ActionFormerDetector:
     """ActionFormer over the whole sequence, piece by piece, with the results of a single pass."""
 
+    warnings: tuple[str, ...] = ()
+
     def __init__(self, bundle: Bundle, device: str = "cpu", piece: int = PIECE):
         config = known_fields(ActionFormerConfig, bundle.head_config, f"bundle {bundle.name}: head_config")
         self.bundle, self.device, self.piece = bundle, torch.device(device), piece

@@ -9,7 +9,8 @@ import torch
 
 from vidtad import __version__
 from vidtad.bundle import Bundle
-from vidtad.errors import InputError
+from vidtad.errors import InputError, RunError
+from vidtad.extractors.stream import out_of_memory
 from vidtad.features import Features, Provenance
 from vidtad.models.loading import load_exactly
 from vidtad.models.react import ReAct, ReActConfig, released_state
@@ -18,17 +19,19 @@ from vidtad.pipelines.extraction import Progress, no_progress
 from vidtad.pipelines.options import known_fields
 from vidtad.postprocess import REACT, Detections, Nms, react_detections
 from vidtad.timeline import Segment, Timeline
-from vidtad.windows import react_windows
+from vidtad.windows import react_windows, resized
 
 
 class TemporalDetector(Protocol):
     """A head with its weights: feature rows of a whole video to detections, whatever its length.
 
-    `display_score` is the score from which a segment is worth showing in a table.
+    `display_score` is the score from which a segment is worth showing in a table; `warnings` what the user should
+    know about the last call.
     """
 
     bundle: Bundle
     display_score: float
+    warnings: tuple[str, ...]
 
     def __call__(self, values: np.ndarray, progress: Progress = no_progress) -> Detections:
         """values (T, C) float32 -> detections in row positions: row i covers [i, i + 1], best first."""
@@ -61,13 +64,17 @@ class ReActDecoding:
 
 
 class ReActDetector:
-    """ReAct over overlapping windows, all windows of a batch together, merged once per video."""
+    """ReAct over overlapping windows, `batch` of them together, merged once per video.
+
+    The batch is halved, from then on, when the device runs out of memory.
+    """
 
     def __init__(self, bundle: Bundle, device: str = "cpu", batch: int = 16):
         config = known_fields(ReActConfig, bundle.head_config, f"bundle {bundle.name}: head_config")
         self.bundle, self.batch, self.device = bundle, batch, torch.device(device)
         self.decoding = known_fields(ReActDecoding, bundle.decoding, f"bundle {bundle.name}: decoding")
         self.display_score = self.decoding.display_score
+        self.warnings: tuple[str, ...] = ()
         if config.classes != len(bundle.classes) or config.in_channels != bundle.width:
             raise InputError(
                 f"bundle {bundle.name}: a head of {config.in_channels} channels and {config.classes} classes does not "
@@ -79,26 +86,55 @@ class ReActDetector:
     @torch.inference_mode()
     def __call__(self, values: np.ndarray, progress: Progress = no_progress) -> Detections:
         config = self.config
-        windows = react_windows(len(values), config.clip_len, config.stride_rate)
-        segments, scores = [], []
-        for first in range(0, len(windows), self.batch):
-            chosen = windows[first : first + self.batch]
-            padded = np.zeros((len(chosen), config.clip_len, config.in_channels), dtype=np.float32)
-            lengths = torch.tensor([window.stop - window.start for window in chosen])
-            for row, window in zip(padded, chosen, strict=True):
-                row[: window.stop - window.start] = values[window]
-            mask = torch.arange(config.clip_len)[None] >= lengths[:, None]
-            output = self.network(torch.from_numpy(padded).to(self.device), mask.to(self.device))
-            segments.append(output.segments[-1].cpu().numpy())
-            scores.append(output.scores().cpu().numpy())
-            progress(min(first + self.batch, len(windows)), len(windows))
-        return react_detections(
+        rows = resized(values, config.clip_len) if config.resize else values
+        windows = react_windows(len(rows), config.clip_len, config.stride_rate)
+        segments, scores, done = [], [], 0
+        self.warnings = ()
+        while done < len(windows):
+            chosen = windows[done : done + self.batch]
+            found = self._windows(rows, chosen)
+            if found is None:
+                self._halve(len(chosen))
+                continue
+            segments.append(found[0])
+            scores.append(found[1])
+            done += len(chosen)
+            progress(done, len(windows))
+        merged = react_detections(
             np.concatenate(segments),
             np.concatenate(scores),
             windows,
             min_score=self.decoding.score_threshold,
             rule=self.decoding.rule(),
         )
+        return merged._replace(segments=merged.segments * (len(values) / len(rows)))
+
+    def _windows(self, rows: np.ndarray, windows: list[slice]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Segments (W, Q, 2) and scores (W, Q, classes) of some windows; None when they do not fit the memory."""
+        config = self.config
+        padded = np.zeros((len(windows), config.clip_len, config.in_channels), dtype=np.float32)
+        lengths = torch.tensor([window.stop - window.start for window in windows])
+        for row, window in zip(padded, windows, strict=True):
+            row[: window.stop - window.start] = rows[window]
+        mask = torch.arange(config.clip_len)[None] >= lengths[:, None]
+        try:
+            output = self.network(torch.from_numpy(padded).to(self.device), mask.to(self.device))
+            return output.segments[-1].cpu().numpy(), output.scores().cpu().numpy()
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        return None
+
+    def _halve(self, size: int) -> None:
+        if size == 1:
+            raise RunError(
+                f"out of memory on {self.device} with a single window of {self.bundle.name}; free memory there or "
+                "pass --device cpu"
+            )
+        self.batch = size // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.warnings = (f"memory ran out on {self.device}: went on with {self.batch} windows at a time",)
 
 
 DETECTORS: dict[str, Callable[[Bundle, str], TemporalDetector]] = {
@@ -174,6 +210,7 @@ def detect_features(
     found = detector(features.values, progress)
     segments = to_segments(found, features, detector.bundle.classes, min_score)
     identity = detector_identity(detector.bundle, features.provenance, min_score)
+    identity["warnings"] += [f"{where or video_id}: {warning}" for warning in detector.warnings]
     return Timeline({video_id: tuple(segments)}, {video_id: features.video}, identity)
 
 

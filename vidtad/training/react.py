@@ -16,7 +16,7 @@ from vidtad.models.react_losses import Counts, LossConfig, Pairs, ReActCriterion
 from vidtad.training.distributed import Part
 from vidtad.training.loop import Position
 from vidtad.training.video import TrainingVideo
-from vidtad.windows import react_windows, retain
+from vidtad.windows import react_windows, resized, retain
 
 
 class WindowBatch(NamedTuple):
@@ -55,8 +55,9 @@ class ReActWindows:
     `inner`: sub-segments of the anchor used as contrastive negatives (1 in the released configuration).
     `rescale_anchor` False repeats an oversight of the released code that matters for windows shorter than
     `clip_len` only: the anchor's position alone is not scaled to the padded window.
-    Features are read when a batch is made; nothing but the ground truth is held. Raises InputError when no
-    window keeps an instance or a video's rows have another width.
+    With `resize` a video is interpolated to `clip_len` rows, which are its one window, as in the paper's section on
+    ActivityNet. Features are read when a batch is made; nothing but the ground truth is held. Raises InputError
+    when no window keeps an instance or a video's rows have another width.
     """
 
     def __init__(
@@ -68,8 +69,9 @@ class ReActWindows:
         retention: float = 0.75,
         inner: int = 1,
         rescale_anchor: bool = False,
+        resize: bool = False,
     ):
-        self.clip_len, self.inner, self.rescale_anchor = clip_len, inner, rescale_anchor
+        self.clip_len, self.inner, self.rescale_anchor, self.resize = clip_len, inner, rescale_anchor, resize
         self.windows = [
             window for video in videos for window in self._cut(video, stride_rate, retention)
         ]
@@ -92,6 +94,8 @@ class ReActWindows:
         usable = (end > start) & (start < rows) & (end > 0)
         share = np.stack([(start + end) / 2, end - start], axis=1)[usable] / rows
         labels = np.asarray(video.labels, dtype=np.int64)[usable]
+        if self.resize:  # shares of the video stay what they are
+            rows = self.clip_len
         for window in react_windows(rows, self.clip_len, stride_rate):
             segments, kept = retain(share, window, rows, self.clip_len, retention)
             if len(kept):
@@ -103,7 +107,8 @@ class ReActWindows:
         rows = np.zeros((len(numbers), self.clip_len, width), dtype=np.float32)
         for row, number in zip(rows, numbers, strict=True):
             window = self.windows[number]
-            row[: window.length] = window.video.values[window.rows]
+            values = window.video.values
+            row[: window.length] = resized(values, self.clip_len) if self.resize else values[window.rows]
         return rows
 
     def batch(self, numbers: Sequence[int], joint: Counts | None = None) -> WindowBatch:
@@ -183,7 +188,8 @@ class ReActHead:
         self.contrastive_epochs = contrastive_epochs if len(data.by_class) > 1 else 0
 
     def identity(self) -> Any:
-        options = (self.batch_size, self.contrastive_epochs, self.data.inner, self.data.rescale_anchor)
+        data = self.data
+        options = (self.batch_size, self.contrastive_epochs, data.inner, data.rescale_anchor, data.resize)
         windows = [
             (w.video.name, w.rows.start, w.length, w.labels.tolist(), w.segments.round(6).tolist())
             for w in self.data.windows

@@ -6,7 +6,15 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
-from vidtad.actionformer_presets import PRESETS, ActionFormerDecoding, ActionFormerPreset, ActionFormerTraining
+from vidtad.actionformer_presets import (
+    EGO4D_VARIANTS,
+    PRESETS,
+    ActionFormerDecoding,
+    ActionFormerPreset,
+    ActionFormerTraining,
+    FeatureKind,
+)
+from vidtad.errors import InputError
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.actionformer_losses import LossConfig
@@ -18,7 +26,16 @@ from vidtad.training.video import TrainingVideo
 
 _THIRDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 _TENTHS = (0.1, 0.2, 0.3, 0.4, 0.5)
+_LATE = (0.5, 0.75, 0.95)
 _README = "README of the released weights"
+_FUSED = f"{_README}, with class scores of whole videos from elsewhere"
+_PUBLISHED = {
+    "thumos14": Published(_README, "thumos14", _THIRDS, (0.8213, 0.7780, 0.7095, 0.5940, 0.4387), 0.6683),
+    "activitynet-i3d": Published(_FUSED, "actionformer", _LATE, (0.5429, 0.3671, 0.0824), 0.3603),
+    "activitynet-tsp": Published(_FUSED, "actionformer", _LATE, (0.5467, 0.3781, 0.0836), 0.3656),
+    "epic100-verb": Published(_README, "epic", _TENTHS, (0.2658, 0.2542, 0.2415, 0.2229, 0.1909), 0.2351),
+    "epic100-noun": Published(_README, "epic", _TENTHS, (0.2521, 0.2411, 0.2266, 0.2047, 0.1697), 0.2188),
+}
 FLOOR = 1e-8
 """Learning rate at the end of the released schedules."""
 
@@ -38,6 +55,16 @@ def schedule_of(training: ActionFormerTraining) -> Schedule:
     )
 
 
+def _ego4d(channels: int) -> tuple[ActionFormerPreset, Published]:
+    """The Ego4D model that reads features of this width, and its published score."""
+    of_width = {preset.network.inputs: (name, preset) for name, preset in EGO4D_VARIANTS.items()}
+    if channels not in of_width:
+        known = ", ".join(f"{width} ({name})" for width, (name, _) in of_width.items())
+        raise InputError(f"--preset ego4d: features are {channels} wide; released models read {known}")
+    name, preset = of_width[channels]
+    return preset, Published(f"{_README}, features {name}", "ego4d", (), (), preset.score)
+
+
 class ActionFormerRecipe:
     """ActionFormer, as published or scaled.
 
@@ -51,25 +78,32 @@ class ActionFormerRecipe:
     - batches of 4; as many epochs as give 1200 of them, and at least 20, a tenth of which warm up;
     - learning rate 1e-3 with cosine decay, gradient norm at most 1, moving average of the weights.
 
-    The class-agnostic ActivityNet models need video-level scores from elsewhere, and those of Ego4D features of
-    three networks: neither is trained from here.
+    Of the presets, those of ActivityNet learn a single class, which one it is being left to scores of whole videos
+    from elsewhere; of Ego4D's the one is meant that reads features of this width (SlowFast 2304, Omnivore 1536,
+    EgoVLP 256, side by side in this order).
     """
 
-    published: Mapping[str, Published] = {
-        "thumos14": Published(_README, "thumos14", _THIRDS, (0.8213, 0.7780, 0.7095, 0.5940, 0.4387), 0.6683),
-        "epic100-verb": Published(_README, "epic", _TENTHS, (0.2658, 0.2542, 0.2415, 0.2229, 0.1909), 0.2351),
-        "epic100-noun": Published(_README, "epic", _TENTHS, (0.2521, 0.2411, 0.2266, 0.2047, 0.1697), 0.2188),
-    }
+    presets: Mapping[str, FeatureKind] = {name: preset.features for name, preset in PRESETS.items()}
     SEQUENCES, BATCHES, BATCH = 128, 1200, 4
+
+    def agnostic(self, preset: str | None) -> bool:
+        """Whether the preset learns a single class."""
+        return preset is not None and PRESETS[preset].fused
 
     def plan(self, facts: Facts, preset: str | None) -> Plan:
         """The released settings of `preset`, or the rule above."""
-        return self.scaled(facts) if preset is None else self.released(facts, PRESETS[preset])
+        if preset is None:
+            return self.scaled(facts)
+        chosen, row = PRESETS[preset], _PUBLISHED.get(preset)
+        if preset == "ego4d":
+            chosen, row = _ego4d(facts.channels)
+        return replace(self.released(facts, chosen), published=row)
 
     def released(self, facts: Facts, preset: ActionFormerPreset) -> Plan:
         """Settings of a released model."""
-        training = preset.training
-        config = replace(preset.network, in_channels=facts.channels, classes=facts.classes)
+        training, network = preset.training, preset.network
+        inputs = facts.channels if isinstance(network.in_channels, int) else network.in_channels
+        config = replace(network, in_channels=inputs, classes=facts.classes)
         losses = LossConfig(
             smoothing=training.smoothing, regression=training.regression, normaliser=training.normaliser
         )
@@ -81,6 +115,8 @@ class ActionFormerRecipe:
             "spliced": 0,
             "losses": asdict(losses),
         }
+        if config.resize:
+            options["overlap"] = facts.overlap
         reason = f"settings of the released model for {preset.dataset}"
         return Plan(config, schedule_of(training), options, asdict(preset.decoding), (reason,))
 
@@ -143,6 +179,7 @@ class ActionFormerRecipe:
             keep=options["keep"],
             crop=(crop[0], crop[1]) if crop else None,
             edge=options["edge"],
+            overlap=options.get("overlap", 1.0),
         )
         return ActionFormerHead(
             ActionFormer(config), data, LossConfig(**options["losses"]), batch_size=options["batch"]

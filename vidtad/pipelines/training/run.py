@@ -22,6 +22,7 @@ from vidtad.features import Features, Grid
 from vidtad.files import sha256, write_json, write_text
 from vidtad.labels import Check, Duration, Labels, cleaned, read_labels
 from vidtad.pipelines.extraction import Decoding
+from vidtad.pipelines.training.agnostic import one_class, scores_of_videos
 from vidtad.pipelines.training.data import (
     Extraction,
     Material,
@@ -54,7 +55,9 @@ class TrainingJob:
 
     `videos` or `features` (or both: then features are looked for, and put, in that folder). `val_fraction` as in
     `split_videos`. `frame_rate`: of label files that count frames. `protocol`: None for that of the preset, else
-    THUMOS14's. Beside `out` a folder `<out>.work` holds features, checkpoints and the log.
+    THUMOS14's. `video_scores`: file of class scores of whole videos, which then name what the head finds when it is
+    scored. `tensorboard`: also write the curves for TensorBoard. Beside `out` a folder `<out>.work` holds features,
+    checkpoints and the log.
     """
 
     annotations: Path
@@ -75,6 +78,8 @@ class TrainingJob:
     decoding: Decoding = field(default_factory=Decoding)
     batch: int = 8
     strict: bool = False
+    video_scores: Path | None = None
+    tensorboard: bool = False
 
     @property
     def work(self) -> Path:
@@ -131,11 +136,12 @@ def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
     training diverges or files cannot be written.
     """
     recipe = _recipe(job)
+    job = _sampled(job, recipe)
     labels, material, found = _checked(job, watcher)
     features, chosen = _features(job, labels, material, watcher)
-    data = _data(job, labels, features, watcher)
-    published = recipe.published.get(job.preset or "")
+    data = _data(job, recipe, labels, features, watcher)
     plan = planned(recipe, data.facts, job.preset, job.epochs, job.device)
+    published = plan.published
     for reason in plan.reasons:
         watcher.say(f"settings: {reason}")
     torch.manual_seed(job.seed)
@@ -186,7 +192,20 @@ def _recipe(job: TrainingJob) -> Recipe:
         raise InputError(f"--val-fraction {job.val_fraction:g}: a share of the videos lies between 0 and 1")
     if job.epochs is not None and job.epochs < 1:
         raise InputError(f"--epochs {job.epochs}: at least 1")
-    return RECIPES[job.model]
+    recipe = RECIPES[job.model]
+    if job.preset is not None and job.preset not in recipe.presets:
+        known = ", ".join(recipe.presets)
+        raise InputError(f"--preset {job.preset}: there is no such recipe for this model; there is {known}")
+    return recipe
+
+
+def _sampled(job: TrainingJob, recipe: Recipe) -> TrainingJob:
+    """With the sampling of the preset's features, for features without a sidecar, where nothing else is asked."""
+    if job.preset is None or job.videos is not None:
+        return job
+    kind, asked = recipe.presets[job.preset], job.sampling
+    rate = asked.fps or (None if kind.fps is None else Fraction(kind.fps))
+    return replace(job, sampling=Sampling(rate, asked.stride or kind.stride, asked.window or kind.window))
 
 
 def _checked(job: TrainingJob, watcher: Watcher) -> tuple[Labels, Material, Check]:
@@ -258,7 +277,9 @@ def _features(
     return features, chosen
 
 
-def _data(job: TrainingJob, labels: Labels, features: Mapping[str, Features], watcher: Watcher) -> Data:
+def _data(
+    job: TrainingJob, recipe: Recipe, labels: Labels, features: Mapping[str, Features], watcher: Watcher
+) -> Data:
     durations = {
         name: Duration(held.video.duration_s, float(held.grid.stride / held.grid.fps))
         for name, held in features.items()
@@ -273,7 +294,14 @@ def _data(job: TrainingJob, labels: Labels, features: Mapping[str, Features], wa
     watcher.say(f"split: {split.how}")
     for warning in split.warnings:
         watcher.say(f"problem: {warning}")
-    table = used.table
+    learnt = one_class(used) if recipe.agnostic(job.preset) else used
+    scores = None if job.video_scores is None else scores_of_videos(job.video_scores, used)
+    if learnt is not used and scores is None:
+        watcher.say(
+            "all classes are learnt as one, and scored as one: which class it is takes class scores of whole videos "
+            "(--video-scores FILE)"
+        )
+    table = learnt.table
     inside = np.isin(np.array(table.videos), split.train)[table.video]
     numbers = list(dict.fromkeys(table.label[inside].tolist()))
     if not numbers:
@@ -291,9 +319,12 @@ def _data(job: TrainingJob, labels: Labels, features: Mapping[str, Features], wa
     if len(classes) == 1:
         rest = ": the contrastive phase, which compares classes, is left out" if job.model == "react" else ""
         watcher.say(f"one class only ({classes[0]}){rest}")
-    training = _training_videos(used, features, split.train, numbers)
-    step_s = float(np.median([duration.step_s for duration in durations.values()]))
-    return Data(used, features, split, classes, training, Facts.of(training, len(classes), step_s))
+    training = _training_videos(learnt, features, split.train, numbers)
+    grids = [held.grid for held in features.values()]
+    step_s = float(np.median([float(grid.stride / grid.fps) for grid in grids]))
+    facts = Facts.of(training, len(classes), step_s, grids[0].span / grids[0].stride)
+    scored = learnt if scores is None else used
+    return Data(scored, features, split, classes, training, facts, scores, job.model == "actionformer")
 
 
 def _training_videos(
@@ -330,16 +361,13 @@ def _frame(
     extractor = bundled_extractor(next(iter(data.features.values())), chosen, job.extractor)
     for sentence in extractor.notes:
         watcher.say(sentence)
-    table = data.labels.table
-    of_training = np.isin(np.array(table.videos), data.split.train)[table.video]
+    held = np.concatenate([video.labels for video in data.training])
     training: dict[str, Any] = {
         "vidtad": __version__,
         "labels_sha256": sha256(job.annotations) if job.annotations.is_file() else None,
         "split": data.split.how,
         "videos": {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")},
-        "segments": {
-            name: int((table.label[of_training] == table.labels.index(name)).sum()) for name in data.classes
-        },
+        "segments": {name: int((held == number).sum()) for number, name in enumerate(data.classes)},
         "seed": job.seed,
         "preset": job.preset,
         "selection": "weights of the last epoch; nothing was chosen by a score but display_score, on validation",

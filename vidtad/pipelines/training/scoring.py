@@ -14,6 +14,7 @@ from vidtad.evaluation.scoring import evaluate
 from vidtad.features import Features
 from vidtad.formats.tables import Annotations, Predictions
 from vidtad.labels import Check, Labels
+from vidtad.pipelines.fusion import VideoScores, fuse_timeline
 from vidtad.pipelines.temporal import detect_features, load_detector
 from vidtad.pipelines.training.data import Split
 from vidtad.pipelines.training.mistakes import best_operating_point, blind_predictions
@@ -31,7 +32,10 @@ ROUNDS = 10
 
 @dataclass(frozen=True)
 class Data:
-    """What is trained on and scored on: labels cut to what is there, features, split, classes."""
+    """What is trained on and scored on: labels cut to what is there, features, split, classes.
+
+    `video_scores`: class scores of whole videos, which then name what the head finds; `labels` are what is scored on.
+    """
 
     labels: Labels
     features: Mapping[str, Features]
@@ -39,6 +43,8 @@ class Data:
     classes: tuple[str, ...]
     training: list[TrainingVideo]
     facts: Facts
+    video_scores: VideoScores | None = None
+    geometric: bool = True
 
     def truth(self, names: tuple[str, ...]) -> Annotations:
         """Annotations of these videos alone."""
@@ -85,6 +91,8 @@ class Scorer:
         rows = []
         for name in names:
             found = detect_features(self.data.features[name], detector, name)
+            if self.data.video_scores is not None:
+                found = fuse_timeline(found, self.data.video_scores, geometric=self.data.geometric)
             rows += [(name, s.label, s.start_s, s.end_s, s.score) for s in found.results[name]]
         predictions = Predictions.from_rows(rows)
         return evaluate(self.data.truth(names), predictions, self.protocol), predictions

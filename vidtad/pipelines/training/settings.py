@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast
 import numpy as np
 import torch
 
+from vidtad.actionformer_presets import FeatureKind
 from vidtad.errors import InputError
 from vidtad.models import react
 from vidtad.models.react import ReAct, ReActConfig
@@ -35,7 +36,8 @@ class Published:
 class Facts:
     """What settings are scaled by. Lengths in feature rows.
 
-    `actions` (n,) and `rows` (videos,) are the lengths of training segments and videos; `step_s` seconds a row.
+    `actions` (n,) and `rows` (videos,) are the lengths of training segments and videos; `step_s` seconds a row;
+    `overlap` the window of a row over the step to the next.
     """
 
     channels: int
@@ -44,14 +46,17 @@ class Facts:
     rows: np.ndarray
     starts: tuple[np.ndarray, ...]
     step_s: float
+    overlap: float = 1.0
 
     @classmethod
-    def of(cls, videos: Sequence[TrainingVideo], classes: int, step_s: float) -> "Facts":
+    def of(
+        cls, videos: Sequence[TrainingVideo], classes: int, step_s: float, overlap: float = 1.0
+    ) -> "Facts":
         """Facts of training videos."""
         lengths = np.concatenate([video.segments[:, 1] - video.segments[:, 0] for video in videos])
         rows = np.array([len(video.values) for video in videos])
         starts = tuple(np.sort(video.segments[:, 0]) for video in videos)
-        return cls(videos[0].values.shape[1], classes, lengths, rows, starts, step_s)
+        return cls(videos[0].values.shape[1], classes, lengths, rows, starts, step_s, overlap)
 
     def most_within(self, rows: int) -> int:
         """Most segments that begin within so many rows of one another."""
@@ -61,13 +66,17 @@ class Facts:
 
 @dataclass(frozen=True)
 class Plan:
-    """How a head is trained: its network's configuration, schedule, further options, decoding, and why."""
+    """How a head is trained: its network's configuration, schedule, further options, decoding, and why.
+
+    `published`: what the authors report for these settings, where there is such a report.
+    """
 
     config: Any
     schedule: Schedule
     options: dict[str, Any]
     decoding: dict[str, Any] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
+    published: Published | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Everything that decides the result, as JSON values."""
@@ -75,15 +84,44 @@ class Plan:
 
 
 class Recipe(Protocol):
-    """What `vidtad train` needs of a kind of head."""
+    """What `vidtad train` needs of a kind of head. `presets`: names of published settings, and their features."""
 
-    published: Mapping[str, Published]
+    presets: Mapping[str, FeatureKind]
+
+    def agnostic(self, preset: str | None) -> bool:
+        """Whether all classes are one, which one being left to a classifier of whole videos."""
 
     def plan(self, facts: Facts, preset: str | None) -> Plan:
-        """Settings of a preset (a key of `published`), or scaled to `facts`."""
+        """Settings of a preset, or scaled to `facts`."""
 
     def head(self, plan: Plan, videos: Sequence[TrainingVideo]) -> Head:
         """The head over its training data; draws its weights from torch's global generator."""
+
+
+_REACT_PUBLISHED = {
+    "thumos14": (
+        react.THUMOS14,
+        Schedule(),
+        Published(
+            "the released THUMOS14 model (its README)",
+            "thumos14",
+            (0.3, 0.4, 0.5, 0.6, 0.7),
+            (0.708, 0.659, 0.578, 0.472, 0.342),
+            0.552,
+        ),
+    ),
+    "activitynet": (
+        react.ACTIVITYNET,
+        Schedule(epochs=35, lr=1e-4, drop_epochs=(23,)),  # when the rate drops is not said: as late as for THUMOS14
+        Published(
+            "the paper for ActivityNet 1.3 (with class scores of whole videos from elsewhere)",
+            "activitynet",
+            (0.5, 0.75, 0.95),
+            (0.496, 0.330, 0.086),
+            0.326,
+        ),
+    ),
+}
 
 
 class ReActRecipe:
@@ -101,24 +139,27 @@ class ReActRecipe:
     - learning rate 4e-4 with cosine decay, gradient norm at most 1, moving average of the weights.
     """
 
-    published: Mapping[str, Published] = {
-        "thumos14": Published(
-            "README of the released weights",
-            "thumos14",
-            (0.3, 0.4, 0.5, 0.6, 0.7),
-            (0.708, 0.659, 0.578, 0.472, 0.342),
-            0.552,
-        )
+    presets: Mapping[str, FeatureKind] = {
+        "thumos14": FeatureKind("tsn/thumos14", 5, 5, None, (("rgb", 1024), ("flow", 1024))),
+        "activitynet": FeatureKind("tsn/activitynet", 16, 16, None, (("rgb", 200), ("flow", 200))),
     }
     WINDOWS, BATCHES, BATCH = 400, 1200, 16
 
+    def agnostic(self, preset: str | None) -> bool:
+        """Never: ReAct tells classes itself."""
+        return False
+
     def plan(self, facts: Facts, preset: str | None) -> Plan:
-        """The released settings of `preset`, or the rule above."""
-        if preset == "thumos14":
-            config = replace(react.THUMOS14, in_channels=facts.channels, classes=facts.classes)
-            options = {"batch": 16, "contrastive_epochs": 6, "rescale_anchor": False, "spliced": 0}
-            return Plan(config, Schedule(), options, {}, ("settings of the released THUMOS14 model",))
-        return self.scaled(facts)
+        """The published settings of `preset`, or the rule above.
+
+        Those of ActivityNet are the paper's: neither code nor weights were released for it.
+        """
+        if preset is None:
+            return self.scaled(facts)
+        network, schedule, published = _REACT_PUBLISHED[preset]
+        config = replace(network, in_channels=facts.channels, classes=facts.classes)
+        options = {"batch": 16, "contrastive_epochs": 6, "rescale_anchor": False, "spliced": 0}
+        return Plan(config, schedule, options, {}, (f"settings of {published.source}",), published)
 
     def scaled(self, facts: Facts) -> Plan:
         """The rule above."""
@@ -156,7 +197,13 @@ class ReActRecipe:
         """ReAct over windows of `videos`; the contrastive phase is a tenth of the epochs unless the plan says."""
         config, options = plan.config, plan.options
         everything = [*videos, *spliced(videos, options["spliced"], config.clip_len)]
-        data = ReActWindows(everything, config.clip_len, rescale_anchor=options["rescale_anchor"])
+        data = ReActWindows(
+            everything,
+            config.clip_len,
+            config.stride_rate,
+            rescale_anchor=options["rescale_anchor"],
+            resize=config.resize,
+        )
         contrastive = options["contrastive_epochs"]
         contrastive = plan.schedule.epochs // 10 if contrastive is None else contrastive
         head = ReActHead(ReAct(config), data, batch_size=options["batch"], contrastive_epochs=contrastive)
@@ -173,8 +220,8 @@ def planned(recipe: Recipe, facts: Facts, preset: str | None, epochs: int | None
 
     Raises InputError for an unknown preset.
     """
-    if preset is not None and preset not in recipe.published:
-        known = ", ".join(recipe.published) or "none"
+    if preset is not None and preset not in recipe.presets:
+        known = ", ".join(recipe.presets)
         raise InputError(f"--preset {preset}: there is no such recipe for this model; there is {known}")
     plan = recipe.plan(facts, preset)
     schedule = plan.schedule
