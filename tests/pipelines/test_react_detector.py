@@ -1,0 +1,90 @@
+"""ReAct as a detector: batches that do not fit the memory, and videos resized to one window."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.bundles import seeded_react
+from vidtad.bundle import load_bundle
+from vidtad.errors import RunError
+from vidtad.features import Features, Grid, Provenance
+from vidtad.pipelines.temporal import ReActDetector, detect_features
+from vidtad.video import VideoInfo
+from vidtad.windows import resized
+
+SMALL = {"width": 16, "heads": 4, "feed_forward": 32, "queries": 6, "decoder_layers": 2, "encoder_layers": 1}
+
+
+def detector(folder: Path, **config: object) -> ReActDetector:
+    path = seeded_react(folder / "r.safetensors", **{**SMALL, "clip_len": 16, **config})
+    return ReActDetector(load_bundle(path))
+
+
+def rows(count: int, width: int) -> np.ndarray:
+    return np.random.default_rng(count).normal(size=(count, width)).astype(np.float32)
+
+
+def limited(made: ReActDetector, monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """Let the network fail like a full GPU above so many windows; sizes that were tried."""
+    tried, network = [], made.network
+
+    def run(features: torch.Tensor, mask: torch.Tensor):
+        tried.append(len(features))
+        if len(features) > most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        return network(features, mask)
+
+    monkeypatch.setattr(made, "network", run)
+    return tried
+
+
+def test_full_memory_halves_the_windows_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = detector(tmp_path)
+    values = rows(100, made.config.in_channels)
+    whole = made(values)
+    assert made.warnings == ()
+    tried = limited(made, monkeypatch, most=3)
+    found = made(values)
+    assert tried[:3] == [16, 8, 4] and max(tried[3:]) == 2
+    for a, b in zip(found, whole, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+    assert len(made.warnings) == 1 and "2 windows" in made.warnings[0]
+    made.batch = 16
+    channels, sampling = made.bundle.channels, made.bundle.sampling
+    grid = Grid.regular(Fraction(25), sampling["stride"], sampling["window"], 100)
+    video = VideoInfo(path="v.npy", width=0, height=0, fps=Fraction(25), duration_s=60.0, frames=None)
+    features = Features(values, grid, video, Provenance(made.bundle.extractor, channels))
+    warnings = detect_features(features, made, "v").detector["warnings"]
+    assert warnings == [f"v: {made.warnings[0]}"]
+
+
+def test_a_window_that_does_not_fit_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = detector(tmp_path)
+    limited(made, monkeypatch, most=0)
+    with pytest.raises(RunError, match="single window"):
+        made(rows(40, made.config.in_channels))
+
+
+def test_other_errors_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = detector(tmp_path)
+
+    def broken(*_: torch.Tensor):
+        raise RuntimeError("no kernel image")
+
+    monkeypatch.setattr(made, "network", broken)
+    with pytest.raises(RuntimeError, match="kernel"):
+        made(rows(40, made.config.in_channels))
+
+
+@pytest.mark.parametrize("count", [5, 16, 70])
+def test_resized_videos_are_one_window(tmp_path: Path, count: int) -> None:
+    made = detector(tmp_path, resize=True)
+    values = rows(count, made.config.in_channels)
+    found = made(values)
+    same = made(resized(values, 16))
+    np.testing.assert_allclose(found.segments, same.segments * count / 16, rtol=1e-5)
+    np.testing.assert_allclose(found.scores, same.scores, rtol=1e-5)
+    assert found.segments.max() <= count + 1e-6
