@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 
 Show = Callable[[str, int, int, str], None]
 FOR_SEGMENTS = frozenset(
-    ("features", "preset", "extractor", "protocol", "fps", "stride", "window", "frame_rate", "decoder", "strict")
+    (
+        "features", "preset", "extractor", "protocol", "fps", "stride", "window", "frame_rate", "decoder", "strict",
+        "video_scores", "tensorboard",
+    )
 )
 FOR_PEOPLE = frozenset({"start", "label_map", "trunk", "freeze_trunk"})
 
@@ -67,6 +70,10 @@ def train(
         typer.Option(help="Share of videos to hold out. Default: the file's subsets, else 0.2; 0 holds out none."),
     ] = None,
     protocol: Annotated[str | None, typer.Option(help="Rules to score by. Default: thumos14.")] = None,
+    video_scores: Annotated[
+        Path | None,
+        typer.Option(help="Class scores of whole videos (JSON) that name what a head of one class finds, in scoring."),
+    ] = None,
     fps: Annotated[str | None, typer.Option(help="Resample videos; rate of features without a sidecar.")] = None,
     stride: Stride = None,
     window: Window = None,
@@ -87,6 +94,9 @@ def train(
     batch: Batch = 8,
     decoder: Decoder = "pyav",
     strict: Annotated[bool, typer.Option("--strict", help="Stop when the labels are not clean.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write the curves for TensorBoard, beside the log.")
+    ] = False,
     quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
@@ -135,6 +145,8 @@ def train(
                 frame_rate=frame_rate,
                 decoding=Decoding(decoder),
                 strict=strict,
+                video_scores=video_scores,
+                tensorboard=tensorboard,
             )
             result = run_training(job, Watcher(note if first else lambda sentence: None, progress))
     if not first:
