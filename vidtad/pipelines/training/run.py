@@ -44,6 +44,7 @@ from vidtad.pipelines.training.recipes import RECIPES
 from vidtad.pipelines.training.report import report_html
 from vidtad.pipelines.training.scoring import Data, Scorer, final_outcome
 from vidtad.pipelines.training.settings import Facts, Plan, Published, Recipe, planned
+from vidtad.pipelines.training.watching import Watcher, board_of, reporter
 from vidtad.training.distributed import join, wait
 from vidtad.training.loop import train
 from vidtad.training.react import TrainingVideo
@@ -85,14 +86,6 @@ class TrainingJob:
     def work(self) -> Path:
         """Folder of everything that makes a second run go on where the first stopped."""
         return self.out.with_name(self.out.name + ".work")
-
-
-@dataclass(frozen=True)
-class Watcher:
-    """Who is told: `say` gets sentences; `progress` (stage, done, total, detail) several times a second at most."""
-
-    say: Callable[[str], None] = lambda sentence: None
-    progress: Callable[[str, int, int, str], None] = lambda stage, done, total, detail: None
 
 
 @dataclass(frozen=True)
@@ -150,15 +143,18 @@ def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
     frame = _frame(job, plan, data, chosen, watcher)
     protocol = protocol_named(job.protocol or (published.protocol if published else "thumos14"))
     scorer = Scorer(data, frame, protocol, plan.schedule.epochs, job.device)
+    board = board_of(folder, job.tensorboard)
     result = train(
         head,
         plan.schedule,
         folder,
         seed=job.seed,
         device=job.device,
-        progress=lambda record: _progress(record, watcher, scorer, plan.schedule.epochs),
+        progress=reporter(watcher, scorer, plan.schedule.epochs, board),
         evaluate=scorer if data.split.validation else None,
     )
+    if board is not None:
+        board.close()
     outcome = final_outcome(frame(result.state), data, plan, scorer, found)
     outcome = replace(outcome, records=result.records, videos=material.videos)
     bundle = outcome.bundle
@@ -389,10 +385,3 @@ def _frame(
         )
 
     return bundle
-
-
-def _progress(record: Mapping[str, Any], watcher: Watcher, scorer: Scorer, epochs: int) -> None:
-    scorer.epoch = record["epoch"]
-    if "loss" in record:
-        detail = f"epoch {record['epoch'] + 1}/{epochs}, loss {record['loss']:.3f}"
-        watcher.progress("training", record["step"] + 1, record["steps"], detail)
