@@ -122,8 +122,23 @@ def test_default_detectors_have_published_weights() -> None:
 
 
 def test_hog_finds_an_upright_figure_and_says_what_it_is() -> None:
+    import cv2
+
     detector = persons.load_persons("hog")
     assert "fallback" in detector.notes[0]
+    picture = np.random.default_rng(0).integers(140, 160, (256, 340, 3)).astype(np.uint8)
+    cv2.circle(picture, (170, 72), 11, (60, 50, 50), -1)
+    for corner, opposite in (
+        ((153, 84), (187, 135)),
+        ((144, 86), (152, 132)),
+        ((188, 86), (196, 132)),
+        ((155, 135), (168, 200)),
+        ((172, 135), (185, 200)),
+    ):
+        cv2.rectangle(picture, corner, opposite, (40, 40, 50), -1)
+    (found,) = detector([picture])
+    true = np.array([[144 / 340, 61 / 256, 196 / 340, 200 / 256]], np.float32)
+    assert len(found.boxes) == 1 and persons.box_iou(found.boxes, true)[0, 0] > 0.5
     assert len(detector([np.full((200, 300, 3), 127, np.uint8)])[0].boxes) == 0
 
 
@@ -132,8 +147,8 @@ def test_hog_boxes_are_fractions_of_the_frame_without_the_border() -> None:
 
     class Fixed:
         def detectMultiScale(self, picture: np.ndarray, **_: object) -> tuple[np.ndarray, np.ndarray]:
-            assert picture.shape[:2] == (192, 384)
-            return np.array([[96, 0, 96, 192], [98, 0, 96, 192]]), np.array([[2.0], [1.0]])
+            assert picture.shape[:2] == (256, 512)
+            return np.array([[128, 0, 128, 256], [130, 0, 128, 256]]), np.array([[2.0], [1.0]])
 
     detector.hog = Fixed()
     people = detector([np.zeros((96, 192, 3), np.uint8)])[0]

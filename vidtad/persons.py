@@ -154,11 +154,14 @@ class HogPersons:
 
         height, width = rgb.shape[:2]
         # Its window is 64x128 pixels: smaller pictures are enlarged until a person may fill them.
-        factor = max(1.0, 192 / min(height, width))
+        factor = max(1.0, 256 / min(height, width))
         picture = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
         if factor > 1:
             picture = cv2.resize(picture, (round(width * factor), round(height * factor)))
-        rectangles, margins = self.hog.detectMultiScale(picture, winStride=(8, 8), padding=(8, 8), scale=1.05)
+        # Grouping would drop every window that no neighbour confirms, half of the people; suppression is done below.
+        rectangles, margins = self.hog.detectMultiScale(
+            picture, winStride=(8, 8), padding=(16, 16), scale=1.05, groupThreshold=0
+        )
         if not len(rectangles):
             return nobody()
         x, y, w, h = np.asarray(rectangles, np.float32).T
@@ -166,7 +169,7 @@ class HogPersons:
         boxes = np.stack([x + 0.15 * w, y + 0.05 * h, x + 0.85 * w, y + 0.95 * h], axis=1)
         scores = 1 / (1 + np.exp(-np.ravel(margins).astype(np.float32)))
         boxes /= np.array([picture.shape[1], picture.shape[0]] * 2, np.float32)
-        kept = suppressed(boxes, scores, 0.5)
+        kept = suppressed(boxes, scores, 0.4)
         return tidy(boxes[kept], scores[kept])
 
 
