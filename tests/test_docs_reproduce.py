@@ -1,0 +1,226 @@
+"""docs/reproduce.md from its first line to its last, on small made-up features and with small networks."""
+
+import json
+import re
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from tests.test_docs import BLOCK, ROOT
+from vidtad.actionformer_presets import EGO4D_VARIANTS, PRESETS, ActionFormerPreset
+from vidtad.bundle import load_bundle
+from vidtad.cli import app
+from vidtad.errors import InputError
+from vidtad.features import load_features
+from vidtad.models.actionformer import ActionFormer
+from vidtad.models.react import ReAct
+from vidtad.pipelines.training import settings
+from vidtad.pipelines.training.downloaded import adopt_features
+from vidtad.registry import THUMOS14_CLASSES
+from vidtad.training.loop import Schedule
+
+PAGE = (ROOT / "docs" / "reproduce.md").read_text()
+ROWS = 40
+
+
+def small(preset: ActionFormerPreset) -> ActionFormerPreset:
+    """The same with a network that takes no time; inputs and classes stay."""
+    several = isinstance(preset.network.in_channels, tuple)
+    spans = (5, 5, -1) if preset.network.resize else 5
+    network = replace(
+        preset.network, width=(8, 4, 4) if several else 16, heads=2, stem_layers=1, windows=spans, max_len=32,
+        ranges=((0, 4), (4, 8), (8, 1e4)),
+    )  # fmt: skip
+    return replace(preset, network=network, training=replace(preset.training, epochs=2, warmup_epochs=1))
+
+
+@pytest.fixture
+def small_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for table in (PRESETS, EGO4D_VARIANTS):
+        for name, preset in table.items():
+            monkeypatch.setitem(table, name, small(preset))  # type: ignore[arg-type]
+    for name, (network, _, published) in settings._REACT_PUBLISHED.items():
+        tiny = replace(network, width=16, heads=4, feed_forward=32, queries=6, decoder_layers=2, encoder_layers=1)
+        monkeypatch.setitem(settings._REACT_PUBLISHED, name, (tiny, Schedule(epochs=7, drop_epochs=(6,)), published))
+
+
+def annotate(path: Path, subsets: tuple[str, str], names: tuple[str, ...], ids: tuple[int, ...]) -> None:
+    """Six videos of 7 s, two of which are in the second subset, with two actions each."""
+    database = {}
+    for number in range(6):
+        actions = [
+            {"segment": [1.0 + shift, 2.5 + shift], "label": names[which], "label_id": ids[which]}
+            for which, shift in ((number % 2, 0.0), (1 - number % 2, 3.0))
+        ]
+        entry = {"subset": subsets[number >= 4], "duration": 7.0, "fps": 30.0, "annotations": actions}
+        database[f"video_{number}"] = entry
+    path.write_text(json.dumps({"version": "x", "database": database}))
+
+
+def features(folder: Path, width: int, prefix: str = "", suffix: str = ".npy", rows: int = ROWS) -> None:
+    folder.mkdir()
+    for number in range(6):
+        values = np.random.default_rng(number).normal(size=(rows, width)).astype(np.float32)
+        target = folder / f"{prefix}video_{number}{suffix}"
+        if suffix == ".npz":
+            np.savez(target, feats=values)
+        else:
+            np.save(target, values)
+
+
+def checkpoint(path: Path, preset: str) -> None:
+    torch.manual_seed(0)
+    network = ActionFormer(PRESETS[preset].network)
+    network.set_prior(0.2)
+    state = {f"module.{key}": value for key, value in network.state_dict().items()}
+    torch.save({"epoch": 34, "state_dict": {}, "state_dict_ema": state}, path)
+
+
+@pytest.fixture
+def downloads(tmp_path: Path, small_recipes: None) -> Path:
+    """What the page takes as downloaded."""
+    diving = (THUMOS14_CLASSES[0], THUMOS14_CLASSES[7])
+    annotate(tmp_path / "thumos14.json", ("Validation", "Test"), diving, (0, 7))
+    for kind in ("i3d", "tsp"):
+        annotate(tmp_path / f"anet1.3_{kind}.json", ("training", "validation"), ("jump", "swim"), (0, 1))
+    annotate(tmp_path / "epic_verb.json", ("training", "validation"), ("take", "wash"), (0, 2))
+    annotate(tmp_path / "epic_noun.json", ("training", "validation"), ("tap", "spoon"), (0, 1))
+    annotate(tmp_path / "ego4d.json", ("training", "validation"), ("cut", "stir"), (3, 4))
+    features(tmp_path / "tsn_rgb", 1024, rows=ROWS * 5)
+    features(tmp_path / "tsn_flow", 1024, rows=ROWS * 5)
+    features(tmp_path / "i3d_features", 2048)
+    features(tmp_path / "anet_i3d", 2048, prefix="v_")
+    features(tmp_path / "anet_tsp", 512, prefix="v_")
+    features(tmp_path / "epic_features", 2304, suffix=".npz")
+    for name, width in (("slowfast", 2304), ("omnivore", 1536), ("egovlp", 256)):
+        features(tmp_path / name, width)
+    (tmp_path / "cuhk.json").write_text(json.dumps({f"video_{n}": [0.9, 0.3] for n in range(6)}))
+    (tmp_path / "verbs.txt").write_text("\n".join(["take", "put", "wash", *(f"verb {n}" for n in range(3, 97))]))
+    (tmp_path / "nouns.txt").write_text("\n".join(["tap", "spoon", *(f"noun {n}" for n in range(2, 300))]))
+    torch.manual_seed(0)
+    torch.save({"meta": {}, "state_dict": ReAct().state_dict()}, tmp_path / "react_thumos14.pth")
+    for file, preset in (
+        ("epoch_034", "thumos14"),
+        ("anet_i3d", "activitynet-i3d"),
+        ("anet_tsp", "activitynet-tsp"),
+        ("epic_verb", "epic100-verb"),
+        ("epic_noun", "epic100-noun"),
+    ):
+        checkpoint(tmp_path / f"{file}.pth.tar", preset)
+    return tmp_path
+
+
+def run(command: str) -> str:
+    result = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert result.exit_code == 0, f"{command}\n{result.stderr}"
+    return result.stdout
+
+
+@pytest.mark.slow
+def test_the_page_runs_from_downloads_to_scores(downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(downloads)
+    space: dict = {}
+    printed = {}
+    for kind, text in BLOCK.findall(PAGE):
+        if kind == "py":
+            exec(compile(text, "reproduce.md", "exec"), space)
+        for line in text.replace("\\\n", " ").splitlines() if kind == "console" else ():
+            printed[line] = run(line)
+    trained = {line: text for line, text in printed.items() if line.startswith("vidtad train")}
+    rows = {line: [row.split() for row in text.splitlines()] for line, text in trained.items()}
+    averages = [next(row[-1] for row in rows[line] if row[:1] == ["published"]) for line in rows]
+    assert averages == ["55.2", "66.8", "36.0", "36.6", "23.5", "21.9", "22.1"]
+    for line, text in trained.items():
+        assert re.search(r"here, (test|validation) ", text), line
+    assert sum("average" in text.lower() for line, text in printed.items() if " evaluate " in line) == 6
+    assert load_bundle(downloads / "my-anet-tsp.safetensors").classes == ("action",)
+    assert load_bundle(downloads / "my-ego4d.safetensors").head_config["in_channels"] == [2304, 1536, 256]
+    fused = json.loads((downloads / "fused-tsp" / "video_4.json").read_text())
+    assert {segment["label"] for segment in fused["results"]["video_4"]} == {"jump", "swim"}
+
+
+def test_the_page_names_every_published_row() -> None:
+    for preset in ("thumos14", "activitynet-i3d", "activitynet-tsp", "epic100-verb", "epic100-noun", "ego4d"):
+        assert f"--preset {preset}" in PAGE
+    for name, preset in PRESETS.items():
+        if name != "ego4d":
+            assert f"{100 * preset.score:.1f}" in PAGE
+
+
+def test_react_trains_on_resized_features(tmp_path: Path, small_recipes: None) -> None:
+    annotate(tmp_path / "a.json", ("training", "validation"), ("jump", "swim"), (0, 1))
+    features(tmp_path / "tsn", 400)
+    adopt_features("react", "activitynet", tmp_path / "a.json", [tmp_path / "tsn"], tmp_path / "f", fit=True)
+    out = tmp_path / "m.safetensors"
+    printed = run(f"vidtad train --features {tmp_path / 'f'} --annotations {tmp_path / 'a.json'} --model react "
+                  f"--preset activitynet --video-scores {scores(tmp_path)} --out {out}")  # fmt: skip
+    assert "32.6" in printed and load_bundle(out).head_config["resize"]
+
+
+def scores(folder: Path) -> Path:
+    path = folder / "scores.json"
+    table = {f"video_{n}": [0.9, 0.3] for n in range(6)}
+    path.write_text(json.dumps({"class": ["jump", "swim"], "results": table}))
+    return path
+
+
+def test_without_scores_of_videos_one_class_is_scored(tmp_path: Path, small_recipes: None) -> None:
+    annotate(tmp_path / "a.json", ("training", "validation"), ("jump", "swim"), (0, 1))
+    features(tmp_path / "tsp", 512)
+    command = (f"vidtad train --features {tmp_path / 'tsp'} --annotations {tmp_path / 'a.json'} --model actionformer "
+               f"--preset activitynet-tsp --out {tmp_path / 'm.safetensors'} --json")  # fmt: skip
+    result = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert result.exit_code == 0 and "--video-scores" in result.stderr
+    assert json.loads(result.stdout)["scores"]["validation"]["instances"] == 4
+
+
+def test_downloaded_rows_are_where_the_data_set_says(tmp_path: Path) -> None:
+    annotate(tmp_path / "a.json", ("training", "validation"), ("jump", "swim"), (0, 1))
+    features(tmp_path / "one", 1024, rows=11)
+    features(tmp_path / "two", 1024, prefix="v_", suffix=".npz", rows=11)
+    (tmp_path / "two" / "v_video_5.npz").unlink()
+    sources = [tmp_path / "one", tmp_path / "two"]
+    found = adopt_features("react", "thumos14", tmp_path / "a.json", sources, tmp_path / "out", every=5)
+    assert found.missing == ("video_5",) and len(found.written) == 5
+    held = load_features(tmp_path / "out" / "video_0.npy", check_hash=True)
+    one = np.load(tmp_path / "one" / "video_0.npy")
+    assert held.values.shape == (3, 2048) and (held.values[1, :1024] == one[5]).all()
+    assert held.provenance.channels == (("rgb", 1024), ("flow", 1024)) and held.video.duration_s == 7.0
+    assert held.grid.seconds(-0.5) == pytest.approx(0) and held.grid.seconds(0.5) == pytest.approx(5 / 30)
+    spread = adopt_features("react", "thumos14", tmp_path / "a.json", sources, tmp_path / "fit", fit=True)
+    grid = load_features(tmp_path / "fit" / f"{spread.written[0]}.npy").grid
+    assert grid.seconds(10.5) == pytest.approx(7.0, abs=1e-4)
+
+
+def test_downloads_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
+    annotate(tmp_path / "a.json", ("training", "validation"), ("jump", "swim"), (0, 1))
+    features(tmp_path / "one", 1024, rows=11)
+    features(tmp_path / "two", 1024, rows=12)
+    features(tmp_path / "six", 6)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "video_0.npy").write_bytes(b"no array")
+
+    def adopt(preset: str, *folders: str, model: str = "actionformer") -> None:
+        adopt_features(model, preset, tmp_path / "a.json", [tmp_path / f for f in folders], tmp_path / "out")
+
+    for arguments, sentence in (
+        (("thumos14", "one", "two"), "12 rows, but"),
+        (("ego4d", "six"), "6 channels .* wants 2304 or"),
+        (("thumos15", "one"), "there is react thumos14"),
+        (("thumos14", "bad"), "not a feature file"),
+        (("thumos14", "nowhere"), "no feature file"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            adopt(*arguments)
+    document = json.loads((tmp_path / "a.json").read_text())
+    for entry in document["database"].values():
+        del entry["fps"]
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    features(tmp_path / "wide", 2048)
+    with pytest.raises(InputError, match="no fps"):
+        adopt("thumos14", "wide")
