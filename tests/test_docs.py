@@ -3,6 +3,7 @@
 Blocks marked ```console hold what needs a network, a cluster or a GPU and are not run.
 """
 
+import json
 import re
 import shlex
 import shutil
@@ -12,7 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from vidtad.cli import app
+from vidtad.formats.interchange import write_one
 from vidtad.synth import write_clips
+from vidtad.timeline import PersonBox, Timeline
+from vidtad.video import probe
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -27,12 +31,18 @@ def commands(page: Path, language: str = "sh") -> list[str]:
 
 @pytest.fixture(scope="session")
 def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that pages speak of: match.mp4, a folder clips/ with labels.json, its truth."""
+    """The files that pages speak of: match.mp4, its person in people.cvat.xml, clips/ and their truth labels.json."""
     folder = tmp_path_factory.mktemp("footage")
     document = write_clips(folder / "clips", range(11, 17), subset="training")
+    boxes = json.loads((folder / "clips" / "boxes.json").read_text())[min(document["database"])]["0"]
     (folder / "clips" / "boxes.json").unlink()
     (folder / "clips" / "ground_truth.json").rename(folder / "labels.json")
     shutil.copy(folder / "clips" / f"{min(document['database'])}.mp4", folder / "match.mp4")
+    info = probe(folder / "match.mp4")
+    people = tuple(
+        PersonBox(float(number / info.fps), 0, tuple(box), 1.0, (("walk", 1.0),)) for number, box in enumerate(boxes)
+    )
+    write_one(Timeline({"match": ()}, {"match": info}, {}, {"match": people}), folder / "people.cvat.xml", "cvat")
     return folder
 
 

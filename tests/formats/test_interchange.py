@@ -20,7 +20,7 @@ from tests.formats.timelines import HOSTILE, overlapping, two_persons, video
 from vidtad.errors import InputError
 from vidtad.formats import subtitles
 from vidtad.formats.interchange import FORMATS, parse_names, read_any, render, write_formats, write_one
-from vidtad.formats.people import linked, segments_of
+from vidtad.formats.people import linked, sampled, segments_of
 from vidtad.formats.shared import above, packed
 from vidtad.timeline import PersonBox, Segment, Timeline, write_timeline_json
 
@@ -177,6 +177,26 @@ def test_cvat_of_a_varying_rate_wants_the_times_of_the_frames(tmp_path: Path) ->
     path = tmp_path / "match.cvat.xml"
     path.write_text(text)
     assert read_any(path, {"match": info}, {"match": times}).results["match"] == (Segment(0.5, 0.6, "jump", 0.5),)
+
+
+def test_cvat_boxes_between_keyframes_are_sampled(tmp_path: Path) -> None:
+    """CVAT exports a box for every frame and marks those it drew itself; AVA wants one a second."""
+    timeline = two_persons()
+    boxes = "".join(
+        f'<box frame="{k}" outside="{int(k > 110)}" occluded="0" keyframe="{int(k in (20, 111))}" xtl="{k}" ytl="36" '
+        'xbr="320" ybr="180" z_order="0"><attribute name="actions">walk; wave</attribute></box>'
+        for k in range(20, 112)
+    )
+    source = "<annotations><version>1.1</version><meta><task><source>match.mp4</source></task></meta>"
+    source += f'<track id="3" label="person">{boxes}</track></annotations>'
+    (tmp_path / "people.xml").write_text(source)
+    (few,) = read_any(tmp_path / "people.xml", timeline.videos).people["match"]
+    assert few.time_s == 0.8 and few.track == 3
+    all_of_it = read_any(tmp_path / "people.xml", timeline.videos, between=True).people["match"]
+    assert len(all_of_it) == 91
+    found = sampled(all_of_it, 1.0)
+    assert [(p.time_s, round(p.box[0] * 640)) for p in found] == [(1, 25), (2, 50), (3, 75), (4, 100)]
+    assert {p.actions for p in found} == {(("walk", 1.0), ("wave", 1.0))}
 
 
 def test_cvat_without_a_rate_or_size_says_what_to_give(tmp_path: Path) -> None:

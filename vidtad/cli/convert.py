@@ -27,6 +27,9 @@ def convert(
     out: Annotated[Path | None, typer.Option(help="Folder or file to write. Default: beside the source.")] = None,
     video: VideoFiles = None,
     min_score: Annotated[float | None, typer.Option(help="Leave out what scores less.")] = None,
+    every: Annotated[
+        float | None, typer.Option(min=0.01, help="Of people, only their boxes every so many seconds (AVA: 1).")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Write a timeline as subtitles, for ELAN, Label Studio, CVAT, VIA or BORIS, or as data; or read one of these.
@@ -41,7 +44,7 @@ def convert(
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     files = find_inputs(video or [], VIDEO_SUFFIXES, "video")
-    written = run(source, to, out, videos=files, min_score=min_score)
+    written = run(source, to, out, videos=files, min_score=min_score, every_s=every)
     if json:
         print_json({"written": [str(path) for path in written]})
     else:

@@ -70,9 +70,12 @@ def write(timeline: Timeline, frame_times: FrameTimes | None = None) -> dict[str
     return {".cvat.xml": '<?xml version="1.0" encoding="utf-8"?>\n' + ElementTree.tostring(root, "unicode") + "\n"}
 
 
-def read(text: str, videos: Videos, path: Path, frame_times: FrameTimes | None = None) -> Timeline:
+def read(
+    text: str, videos: Videos, path: Path, frame_times: FrameTimes | None = None, *, between: bool = False
+) -> Timeline:
     """Persons and whole-picture tracks as segments. The document does not say the frame rate: `videos` must.
 
+    between: boxes that CVAT drew between those of a person, too.
     Raises InputError for a broken document or an unknown rate.
     """
     root = parse_xml(text)
@@ -87,7 +90,7 @@ def read(text: str, videos: Videos, path: Path, frame_times: FrameTimes | None =
     try:
         for track in root.iter("track"):
             if track.get("label") == PERSON:
-                people += _read_person(track, int(track.get("id", "0")), clock, size)
+                people += _read_person(track, int(track.get("id", "0")), clock, size, between)
             else:
                 segments += _read_whole(track, clock)
     except (KeyError, ValueError, TypeError) as error:
@@ -165,10 +168,12 @@ def _whole(root: Element, number: int, segment: Segment, clock: _Clock, size: tu
         _box(track, after, (0, 0, 1, 1), size, True, score)
 
 
-def _read_person(track: Element, number: int, clock: _Clock, size: tuple[int, int]) -> Iterator[PersonBox]:
+def _read_person(
+    track: Element, number: int, clock: _Clock, size: tuple[int, int], between: bool
+) -> Iterator[PersonBox]:
     width, height = size
     for shape in track.iter("box"):
-        if shape.get("outside") == "1" or shape.get("keyframe") == "0":
+        if shape.get("outside") == "1" or (shape.get("keyframe") == "0" and not between):
             continue
         x1, y1, x2, y2 = (float(shape.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr"))
         box = (max(0.0, x1 / width), max(0.0, y1 / height), min(1.0, x2 / width), min(1.0, y2 / height))

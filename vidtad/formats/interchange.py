@@ -112,11 +112,13 @@ def write_one(timeline: Timeline, path: Path, name: str, frame_times: FrameTimes
     return written
 
 
-def read_any(path: Path, videos: Videos | None = None, frame_times: FrameTimes | None = None) -> Timeline:
+def read_any(
+    path: Path, videos: Videos | None = None, frame_times: FrameTimes | None = None, *, between: bool = False
+) -> Timeline:
     """A timeline from any of the formats, told apart by content.
 
-    videos: what is known of videos by id, where the format does not say. Raises InputError when the file is
-    missing, broken or of no known format.
+    videos: what is known of videos by id, where the format does not say. between: see `cvat.read`.
+    Raises InputError when the file is missing, broken or of no known format.
     """
     path, known = Path(path), dict(videos or {})
     with named(path):
@@ -128,7 +130,9 @@ def read_any(path: Path, videos: Videos | None = None, frame_times: FrameTimes |
             )
         for format_ in FORMATS.values():
             if format_.fits is not None and format_.fits(text):
-                return format_.read(text, known, path, *([frame_times] if format_.by_frame else []))
+                if format_.by_frame:
+                    return format_.read(text, known, path, frame_times, between=between)
+                return format_.read(text, known, path)
         return columns_timeline.read(text, known, path)
 
 

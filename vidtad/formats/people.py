@@ -33,6 +33,23 @@ def keyframe_step(times: Iterable[float]) -> float:
     return gaps[len(gaps) // 2] if gaps else ONE_KEYFRAME_S
 
 
+def sampled(people: Sequence[PersonBox], every_s: float) -> list[PersonBox]:
+    """The boxes of each track nearest to every multiple of `every_s` seconds, at most a quarter of it away, put there.
+
+    Annotation tools have a box in every frame; person-box detectors are trained at keyframes (AVA: one a second).
+    """
+    nearest: dict[tuple[int, int], PersonBox] = {}
+    for person in people:
+        number = round(person.time_s / every_s)
+        away = abs(person.time_s - number * every_s)
+        if away > every_s / 4:
+            continue
+        other = nearest.get((number, person.track))
+        if other is None or away < abs(other.time_s - number * every_s):
+            nearest[number, person.track] = person
+    return [replace(nearest[key], time_s=key[0] * every_s) for key in sorted(nearest)]
+
+
 def linked(boxes: Sequence[PersonBox]) -> list[PersonBox]:
     """The boxes with tracks: each takes the best overlapping box of the keyframe before, greedily."""
     moments: dict[float, list[PersonBox]] = defaultdict(list)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vidtad.errors import InputError
 from vidtad.formats.interchange import FORMATS, parse_names, read_any, write_formats, write_one
+from vidtad.formats.people import sampled
 from vidtad.formats.shared import above
 from vidtad.timeline import Timeline, merge
 from vidtad.video import VideoInfo, open_video, probe
@@ -13,13 +14,15 @@ from vidtad.video import VideoInfo, open_video, probe
 TIMELINE_SUFFIXES = frozenset(".json .csv .srt .vtt .eaf .xml .tsv .txt".split())  # noqa: SIM905
 
 
-def read_all(path: Path, videos: Mapping[str, VideoInfo] | None = None) -> Timeline:
+def read_all(path: Path, videos: Mapping[str, VideoInfo] | None = None, *, every_s: float | None = None) -> Timeline:
     """One timeline of a file of any known format, or of all `.json` timelines of a folder.
 
+    every_s: of people only the boxes nearest to each multiple of so many seconds, see `formats.people.sampled`.
     Raises InputError when nothing usable is there; in a folder, files of another kind are passed over.
     """
     if not path.is_dir():
-        return read_any(path, videos, varying_times((videos or {}).values()))
+        timeline = read_any(path, videos, varying_times((videos or {}).values()), between=every_s is not None)
+        return timeline if every_s is None else _sampled(timeline, every_s)
     found = []
     for file in sorted(path.glob("*.json")):
         try:
@@ -28,7 +31,12 @@ def read_all(path: Path, videos: Mapping[str, VideoInfo] | None = None) -> Timel
             continue
     if not found:
         raise InputError(f"{path}: no timeline (*.json) in this folder")
-    return merge(found)
+    return merge(found) if every_s is None else _sampled(merge(found), every_s)
+
+
+def _sampled(timeline: Timeline, every_s: float) -> Timeline:
+    people = {name: tuple(sampled(found, every_s)) for name, found in timeline.people.items()}
+    return replace(timeline, people=people)
 
 
 def known_videos(paths: Iterable[Path]) -> dict[str, VideoInfo]:
@@ -68,16 +76,18 @@ def convert(
     *,
     videos: Sequence[Path] = (),
     min_score: float | None = None,
+    every_s: float | None = None,
 ) -> list[Path]:
     """Write `source` (a file of any known format, or a folder of timelines) in other formats; returns the files.
 
     `out` is a folder, or with one format a file; beside the source by default. `videos`: files that tell frame
-    rates and sizes. Raises InputError for what cannot be read or expressed, RunError for a failed write.
+    rates and sizes. `every_s`: see `read_all`. Raises InputError for what cannot be read or expressed, RunError for
+    a failed write.
     """
     wanted = parse_names(names)
     if not wanted:
         raise InputError(f"convert to which format? There are {', '.join(FORMATS)}.")
-    timeline = read_all(source, known_videos(videos))
+    timeline = read_all(source, known_videos(videos), every_s=every_s)
     if videos:
         timeline = with_videos(timeline, videos)
     if min_score is not None:
