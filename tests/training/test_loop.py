@@ -1,4 +1,5 @@
 import json
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,6 +139,26 @@ def test_evaluation_sees_the_averaged_weights_and_leaves_training_alone(tmp_path
     assert torch.equal(seen[-1], result.state["input_proj.layers.0.weight"])
     plain = train(head(), schedule, tmp_path / "b")
     assert all(torch.equal(plain.state[key], value) for key, value in result.state.items())
+
+
+def test_batches_are_read_ahead_in_a_thread_of_their_own(tmp_path: Path) -> None:
+    made, threads, ahead = head(), set(), []
+    original = made.batches
+
+    def watched(*arguments):
+        for number, batch in enumerate(original(*arguments)):
+            threads.add(threading.get_ident())
+            ahead.append(number)
+            yield batch
+
+    made.batches = watched  # type: ignore[method-assign]
+    result = train(made, SCHEDULE, tmp_path / "a")
+    assert threading.get_ident() not in threads and len(ahead) == len(result.records)
+    assert threading.active_count() < 20
+    broken = head()
+    broken.data.windows[0].video.values.resize(0, 6, refcheck=False)
+    with pytest.raises(ValueError):
+        train(broken, SCHEDULE, tmp_path / "b")
 
 
 def test_learning_rates() -> None:

@@ -121,16 +121,25 @@ def test_a_second_run_gives_the_same_bytes_and_extracts_nothing(
     assert document["bundle"] == str(out) and document["scores"]["validation"]["videos"] == 2
 
 
+SMALLER = {
+    "react": "from vidtad.pipelines.training.settings import ReActRecipe; ReActRecipe.WINDOWS = 20",
+    "actionformer": "from vidtad.pipelines.training.actionformer import ActionFormerRecipe as recipe; "
+    "recipe.SEQUENCES = 20",
+}
+
+
 @pytest.mark.slow
-def test_killed_and_started_again_it_gives_the_same_bytes(clips: Path, features: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", SMALLER)
+def test_killed_and_started_again_it_gives_the_same_bytes(
+    model: str, clips: Path, features: Path, tmp_path: Path
+) -> None:
     def command(name: str) -> list[str]:
         (tmp_path / name).mkdir(exist_ok=True)
         arguments = ["train", "--features", features, "--annotations", clips / "ground_truth.json", "--epochs", 8,
-                     "--out", tmp_path / name / "mine.safetensors"]  # fmt: skip
+                     "--model", model, "--out", tmp_path / name / "mine.safetensors"]  # fmt: skip
         return [sys.executable, "-c", script, *map(str, arguments)]
 
-    recipe = "vidtad.pipelines.training.settings"
-    script = f"from {recipe} import ReActRecipe; ReActRecipe.WINDOWS = 20; from vidtad.cli import main; main()"
+    script = f"{SMALLER[model]}; from vidtad.cli import main; main()"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     subprocess.run(command("whole"), check=True, capture_output=True, env=environment)
     process = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
@@ -149,6 +158,8 @@ def test_killed_and_started_again_it_gives_the_same_bytes(clips: Path, features:
     assert steps() > done
     whole, killed = ((tmp_path / name / "mine.safetensors").read_bytes() for name in ("whole", "killed"))
     assert whole == killed
+    curves = [next((tmp_path / n).glob("*.work/training-*/log.jsonl")).read_text() for n in ("whole", "killed")]
+    assert curves[0] == curves[1]
 
 
 def spoil(truth: Path, target: Path, change: Any) -> Path:

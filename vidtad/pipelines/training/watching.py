@@ -24,32 +24,31 @@ class Board:
     Raises InputError when the package is not installed.
     """
 
-    def __init__(self, folder: Path, first: int):
+    def __init__(self, folder: Path):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise InputError("--tensorboard needs a package: pip install 'vidtad[tensorboard]'") from error
-        self.writer = SummaryWriter(str(folder), purge_step=first)
+        self._open = lambda step: SummaryWriter(str(folder), purge_step=step)
+        self._writer: SummaryWriter | None = None
 
     def __call__(self, record: Mapping[str, Any]) -> None:
-        numbers = record.get("evaluation") or {k: v for k, v in record.items() if k not in ("epoch", "step", "steps")}
-        for name, value in numbers.items():
+        if self._writer is None:
+            self._writer = self._open(record["step"])
+        numbers = {name: value for name, value in record.items() if name not in ("epoch", "step", "steps")}
+        for name, value in (numbers | numbers.get("evaluation", {})).items():
             if isinstance(value, int | float):
-                self.writer.add_scalar(name, value, record["step"])
-        if "evaluation" in record:  # an epoch is done
-            self.writer.flush()
+                self._writer.add_scalar(name, value, record["step"])
 
     def close(self) -> None:
         """Write what is left."""
-        self.writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
 
 def board_of(folder: Path, wanted: bool) -> Board | None:
-    """The board of a run in `folder`, from the step on which it goes on; of several processes the first has it."""
-    if not wanted or join().rank:
-        return None
-    log = folder / "log.jsonl"
-    return Board(folder / "tensorboard", len(log.read_text(encoding="utf-8").splitlines()) if log.exists() else 0)
+    """The board of a run in `folder`; of several processes the first one has it."""
+    return Board(folder / "tensorboard") if wanted and not join().rank else None
 
 
 def reporter(watcher: Watcher, scorer: Scorer, epochs: int, board: Board | None) -> Callable[[Mapping[str, Any]], None]:
