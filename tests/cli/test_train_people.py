@@ -1,6 +1,7 @@
 """`vidtad train` of heads that say who does what, through the command line, with a trunk that one core trains."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,31 @@ def test_labels_to_a_bundle_that_detects(model: str, labelled: Path, tmp_path: P
     detected = run("detect", clip, "--model", out, "--boxes", labelled / "labels.csv", "--out", tmp_path / "t")
     assert detected.exit_code == 0, detected.stderr
     assert "2 people at 2 keyframes" in detected.stdout
+
+
+def test_labels_by_name_are_ground_truth_and_their_ap_weighs_an_ensemble(labelled: Path, tmp_path: Path) -> None:
+    names = ("jump", "spin", "wave")
+    decoding = {**SEEN, "action_score": 0.0}
+    for seed in (0, 1):
+        bundle = replace(a_bundle("linear", seed, decoding=decoding), classes=names)
+        path = save_bundle(bundle, tmp_path / f"{seed}.safetensors")
+        more = ("--boxes", labelled / "labels.csv", "--out", tmp_path / f"t{seed}", "--format", "ava")
+        assert run("detect", labelled, "--model", path, *more).exit_code == 0
+        scored = run("evaluate", labelled / "labels.csv", tmp_path / f"t{seed}", "--json")
+        assert scored.exit_code == 0, scored.stderr
+        document = json.loads(scored.stdout)
+        assert list(document["ap"]) == ["1 jump", "2 spin", "3 wave"] and document["protocol"] == "ava"
+        assert 0 < document["average_mAP"] <= 1 and not document["warnings"]
+        (tmp_path / f"{seed}.json").write_text(scored.stdout)
+    files = [tmp_path / f"{seed}.json" for seed in (0, 1)]
+    weights = ("--ap", files[0], "--ap", files[1])
+    joint = run("ensemble", tmp_path / "t0", tmp_path / "t1", *weights, "--out", tmp_path / "t")
+    assert joint.exit_code == 0, joint.stderr
+    both = run("evaluate", labelled / "labels.csv", tmp_path / "t")
+    assert both.exit_code == 0 and "3 classes" in both.stdout
+    rows = min((tmp_path / "t0").glob("*.ava.csv"))
+    by_number = run("evaluate", labelled / "labels.csv", rows)
+    assert by_number.exit_code == 2 and "--label-map" in by_number.stderr
 
 
 def test_acfb_fills_its_bank_from_an_acar_bundle_and_json_is_one_document(labelled: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from vidtad.evaluation.proposals import proposal_recall
 from vidtad.evaluation.protocols import Protocol, protocol_named
 from vidtad.evaluation.result import Evaluation
 from vidtad.evaluation.scoring import evaluate
-from vidtad.formats.ava import is_rows, read_boxes, read_excluded, read_label_map
+from vidtad.formats.ava import action_names, ava_classes, is_rows, read_boxes, read_excluded, read_label_map
 from vidtad.formats.document import read_text
 from vidtad.formats.reading import read_annotations, read_predictions
 from vidtad.formats.tables import Annotations, Findings, Predictions
@@ -159,9 +159,9 @@ def _evaluate_boxes(
 ) -> Evaluation:
     if extras.bootstrap or extras.against:
         raise InputError("bootstrap and comparison are for segments; frame-mAP has only the diagnosis")
-    classes = read_label_map(label_map) if label_map is not None else None
+    classes = read_label_map(label_map) if label_map is not None else _named_classes(truth, predictions)
     ids = None if classes is None else {name: number for number, name in classes.items()}
-    gt, det = read_boxes(truth), read_boxes(predictions, ids)
+    gt, det = read_boxes(truth, ids), read_boxes(predictions, ids)
     keys = read_excluded(Path(excluded)) if isinstance(excluded, (str, Path)) else set()
     result = evaluate_frames(gt, det, protocol, classes, keys)
     if not extras.diagnose:
@@ -170,6 +170,18 @@ def _evaluate_boxes(
     matching = match_frames(gt, det, protocol, counted, keys)
     tables = frame_diagnosis(matching, sorted(counted), protocol.ties)
     return replace(result, details={**result.details, "diagnosis": tables})
+
+
+def _named_classes(truth: Path, predictions: Path) -> dict[int, str] | None:
+    """Numbers for ground truth whose actions are names: AVA's, if it knows them all. None where they are numbers."""
+    names = action_names(truth)
+    if not names:
+        return None
+    if not predictions.is_dir() and _holds_boxes(predictions) and not action_names(predictions):
+        raise InputError(f"{predictions} has numbers for actions and {truth} has names: pass --label-map, or timelines")
+    known = {entry.name: entry.id for entry in ava_classes()}
+    own = {name: number for number, name in enumerate(names, 1)}
+    return {number: name for name, number in (known if known.keys() >= set(names) else own).items() if name in names}
 
 
 def _holds_boxes(truth: Path) -> bool:

@@ -79,15 +79,34 @@ def is_rows(text: str) -> bool:
 def read_boxes(path: Path, ids: Mapping[str, int] | None = None) -> Boxes:
     """Read AVA rows, a timeline with `people`, or a folder of such timelines.
 
-    ids: numbers of the class names of a timeline, AVA's own by default. Raises InputError for anything else.
+    ids: numbers of the class names of a timeline, AVA's own by default, and of rows whose action is a name; rows with
+    an empty action are then people who do nothing. Raises InputError for anything else.
     """
     with named(path):
         return _read(Path(path), ids)
 
 
-def rows(text: str, findings: Findings) -> Boxes:
-    """Read AVA rows; a malformed one is dropped with a finding."""
-    return _boxes(csv_rows(text), findings)
+def rows(text: str, findings: Findings, ids: Mapping[str, int] | None = None) -> Boxes:
+    """Read AVA rows; a malformed one is dropped with a finding. ids: see `read_boxes`."""
+    return _boxes(csv_rows(text), findings, ids)
+
+
+def action_names(path: Path) -> list[str]:
+    """Names, sorted, in the action column of AVA rows; none for a file of numbers, or one that is no such rows."""
+    path = Path(path)
+    text = "" if path.is_dir() else read_text(path)
+    if not is_rows(text):
+        return []
+    found = {row[6].strip() for row in csv_rows(text) if len(row) in (7, 8)}
+    return sorted(name for name in found if name and not _is_number(name))
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        int(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _read(path: Path, ids: Mapping[str, int] | None) -> Boxes:
@@ -97,7 +116,7 @@ def _read(path: Path, ids: Mapping[str, int] | None) -> Boxes:
         raise InputError(f"{path}: no timeline (*.json) in this folder")
     texts = {file: read_text(file) for file in files}
     if len(files) == 1 and is_rows(texts[files[0]]):
-        return rows(texts[files[0]], findings)
+        return rows(texts[files[0]], findings, ids)
     people: list[list[Any]] = []
     names = ids if ids is not None else {entry.name: entry.id for entry in ava_classes()}
     for file, text in texts.items():
@@ -156,7 +175,7 @@ def boxes_text(boxes: Boxes) -> str:
     return text.getvalue()
 
 
-def _boxes(table: Iterable[Sequence[Any]], findings: Findings) -> Boxes:
+def _boxes(table: Iterable[Sequence[Any]], findings: Findings, ids: Mapping[str, int] | None = None) -> Boxes:
     images: dict[Key, int] = {}
     stamps: dict[tuple[Any, Any], int] = {}
     image, cells = array("q"), array("d")
@@ -171,9 +190,12 @@ def _boxes(table: Iterable[Sequence[Any]], findings: Findings) -> Boxes:
             if number < 0:
                 number = images.setdefault(image_key(row[0], _finite(row[1])), len(images))
                 stamps[row[0], row[1]] = number
-            if len(row) > 2:
+            action = row[6] if len(row) > 2 else ""
+            if ids is not None and isinstance(action, str):
+                action = ids.get(action.strip(), action)
+            if len(row) > 2 and (action != "" or ids is None):
                 value = row[7] if len(row) == 8 and row[7] != "" else 0.0
-                cells.extend([*map(_finite, row[2:6]), float(int(row[6])), _finite(value)])
+                cells.extend([*map(_finite, row[2:6]), float(int(action)), _finite(value)])
                 image.append(number)
         except (ValueError, TypeError, OverflowError):
             findings.add("row with a time, box, id or score that is no number", _short(row))
