@@ -29,7 +29,8 @@ class ActionTransformerConfig:
 
     `channels`: of the maps it reads (832 for I3D's Mixed_4f). `proposals`: regions a clip, 0 for a network that is
     always given boxes and has no region proposal network. `align`: RoIAlign instead of corner-aligned samples.
-    `shrink`: divides the widths of the I3D head, for small networks.
+    `shrink`: divides the widths of the I3D head, for small networks. `anchors`: sides of the proposals' anchors in
+    pixels of the network's input; smaller for small pictures.
     """
 
     classes: int = 80
@@ -46,10 +47,14 @@ class ActionTransformerConfig:
     shrink: int = 1
     proposals: int = 300
     rpn_width: int = 512
+    anchors: tuple[int, ...] = (64, 128, 256, 512)
     align: bool = False
     nms: float = 0.6
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "anchors", tuple(self.anchors))  # a list when read from a bundle
+        if not self.anchors or min(self.anchors) < 1:
+            raise InputError(f"anchors of {list(self.anchors)} pixels: give one side at least, each above 0")
         sizes = (self.classes, self.channels, self.heads, self.layers, self.width, self.reduced, self.shrink)
         if min(sizes) < 1 or self.query not in ("high", "low") or self.proposals < 0:
             raise InputError('an Action Transformer has sizes of at least 1 and a query that is "high" or "low"')
@@ -248,7 +253,7 @@ class ActionTransformer(nn.Module):
         if config.proposals:
             from vidtad.models.proposals import ProposalNetwork
 
-            self.rpn = ProposalNetwork(config.channels, config.rpn_width, config.proposals)
+            self.rpn = ProposalNetwork(config.channels, config.rpn_width, config.proposals, config.anchors)
 
     def regions(self, maps: Tensor, boxes: Tensor) -> Tensor:
         """maps (C, h, w), boxes (n, 4) normalised -> (n, C, 7, 7): the 2x2 maximum of 14x14 samples."""

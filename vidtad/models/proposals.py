@@ -29,19 +29,19 @@ class _Head(nn.Module):
 
 
 class ProposalNetwork(nn.Module):
-    """Proposals from the centre slice of a clip's maps: twelve anchors a cell, torchvision's matching and losses.
+    """Proposals from the centre slice of a clip's maps: torchvision's matching and losses.
 
-    Anchors of 64 to 512 pixels a side in three shapes, IoU of at least 0.7 positive and under 0.3 negative, 256 of
+    Anchors of `sizes` pixels a side in three shapes, IoU of at least 0.7 positive and under 0.3 negative, 256 of
     them a clip in the loss, at most half positive; suppression at IoU 0.7, then the best `count`. Offsets are not
     scaled (torchvision's code), unlike those of the second stage.
     """
 
-    def __init__(self, channels: int, width: int, count: int):
+    def __init__(self, channels: int, width: int, count: int, sizes: tuple[int, ...] = SIZES):
         super().__init__()
-        per_cell = len(SIZES) * len(RATIOS)
+        per_cell = len(sizes) * len(RATIOS)
         kept = {"training": max(count, 1), "testing": max(count, 1)}
         self.network = RegionProposalNetwork(
-            AnchorGenerator((SIZES,), (RATIOS,)),
+            AnchorGenerator((tuple(sizes),), (RATIOS,)),
             _Head(channels, width, per_cell),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,

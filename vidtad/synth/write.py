@@ -53,7 +53,7 @@ def write_clips(
         frames, truth = render(seed, settings)
         name = video_id(seed, level)
         encode(folder / f"{name}.mp4", frames, settings)
-        database[name] = _entry(truth, subset)
+        database[name] = entry(truth, subset)
         boxes[name] = {str(track): np.round(person.boxes.astype(float), 4).tolist()
                        for track, person in enumerate(truth.people)}  # fmt: skip
         if progress is not None:
@@ -78,7 +78,8 @@ def refuse_other_clips(folder: Path, seeds: Collection[int], level: int | Level 
         )
 
 
-def _entry(truth: Truth, subset: str) -> dict[str, Any]:
+def entry(truth: Truth, subset: str) -> dict[str, Any]:
+    """What ActivityNet ground truth says of a clip."""
     annotations = [
         {"label": action.label, "segment": [action.start_s, action.end_s], "track": track}
         for track, person in enumerate(truth.people)
