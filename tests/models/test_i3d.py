@@ -117,3 +117,13 @@ def test_folded_network_agrees(network) -> None:
         expected, computed = network.features(clips), folded.features(clips)
     assert (computed - expected).abs().max() <= 1e-5 * expected.abs().max()
     assert isinstance(network.Conv3d_1a_7x7.bn, torch.nn.BatchNorm3d)
+
+
+@pytest.mark.parametrize("size", [(4, 14, 14), (1, 7, 5), (2, 2, 2), (3, 1, 9)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_maxima_axis_by_axis_are_those_of_the_pool(size: tuple[int, int, int], dtype: torch.dtype) -> None:
+    maps = torch.rand(2, 8, *size, generator=torch.Generator().manual_seed(1)).to(dtype)
+    maps = maps.contiguous(memory_format=torch.channels_last_3d)
+    found = i3d.largest_neighbours(maps)
+    assert torch.equal(found, torch.nn.functional.max_pool3d(maps, 3, 1, 1))
+    assert found.stride() == maps.stride()

@@ -16,6 +16,8 @@ from vidtad.models.fold import averages_in_float32, channels_last, fold_batch_no
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Names of the number formats a network may compute in."""
+CPU_FRAMES = 64
+"""Frames a network is shown at once on a CPU; a window of more is shown by itself."""
 
 
 @dataclass(frozen=True)
@@ -192,8 +194,16 @@ class ClipExtractor:
                 shared = sharing(frames, starts.tolist(), window)
                 if shared is not None:
                     return shared.float()
-            clips = frames.movedim(0, -1)[torch.from_numpy(index).to(self.device)].movedim(-1, 1)
-            return cast(ClipNetwork, self.network).features(clips).float()
+            # A CPU gains nothing by more frames at once, and their maps take memory.
+            at_once = max(1, CPU_FRAMES // window) if self.device.type == "cpu" else len(index)
+            parts = [
+                self._features(frames, index[first : first + at_once]) for first in range(0, len(index), at_once)
+            ]
+            return torch.cat(parts)
+
+    def _features(self, frames: Tensor, index: np.ndarray) -> Tensor:
+        clips = frames.movedim(0, -1)[torch.from_numpy(index).to(self.device)].movedim(-1, 1)
+        return cast(ClipNetwork, self.network).features(clips).float()
 
     def __call__(self, clips: np.ndarray) -> np.ndarray:
         """clips (B, window, crop, crop, 3) prepared frames -> (B, C) float32."""

@@ -128,7 +128,7 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.branch1 is None else self.branch1_bn(self.branch1(x))
-        return torch.relu_(self.branch2(x) + shortcut)
+        return torch.relu_(self.branch2(x).add_(shortcut))
 
 
 class NonLocal(nn.Module):

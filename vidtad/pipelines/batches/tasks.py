@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidtad.allocation import keep_freed_memory
 from vidtad.errors import InputError
 from vidtad.extractors import with_streams
 from vidtad.pipelines.batches.away import Outputs, fetched, is_away, making, with_copies
@@ -43,6 +44,8 @@ class ExtractTask:
 
     def __call__(self, device: str) -> Work:
         """The work on one device: item -> what `--json` says of it; the values are on disk."""
+        if device == "cpu":
+            keep_freed_memory()
         loaded = load_extractor(
             self.extractor if self.stream is None else with_streams(self.extractor, self.stream.split(",")),
             self.weights,
@@ -154,6 +157,8 @@ class DetectTask:
 
     def __call__(self, device: str) -> Work:
         """The work on one device: item -> `Detected`, or None for a part of one."""
+        if device == "cpu":
+            keep_freed_memory()
         bundle, _ = bundle_for(self.model, self.job.weights)
         if bundle.sha256 != self.sha256:
             raise InputError(
