@@ -7,7 +7,9 @@ import json
 import re
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -31,10 +33,13 @@ def commands(page: Path, language: str = "sh") -> list[str]:
 
 @pytest.fixture(scope="session")
 def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files that pages speak of: match.mp4, its person in people.cvat.xml, clips/ and their truth labels.json."""
+    """The files that pages speak of: match.mp4, its person in people.cvat.xml, clips/ and their truth labels.json
+    (segments) and people.csv (boxes)."""
     folder = tmp_path_factory.mktemp("footage")
     document = write_clips(folder / "clips", range(11, 17), subset="training")
-    boxes = json.loads((folder / "clips" / "boxes.json").read_text())[min(document["database"])]["0"]
+    tracks = json.loads((folder / "clips" / "boxes.json").read_text())
+    (folder / "people.csv").write_text("".join(_rows(document["database"], tracks)))
+    boxes = tracks[min(document["database"])]["0"]
     (folder / "clips" / "boxes.json").unlink()
     (folder / "clips" / "ground_truth.json").rename(folder / "labels.json")
     shutil.copy(folder / "clips" / f"{min(document['database'])}.mp4", folder / "match.mp4")
@@ -44,6 +49,17 @@ def footage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     write_one(Timeline({"match": ()}, {"match": info}, {}, {"match": people}), folder / "people.cvat.xml", "cvat")
     return folder
+
+
+def _rows(clips: dict[str, Any], boxes: dict[str, dict[str, list[list[float]]]]) -> Iterator[str]:
+    """What each person does at whole seconds."""
+    for name, clip in clips.items():
+        for track, frames in boxes[name].items():
+            for second in range(1, int(clip["duration"])):
+                box = ",".join(map(str, frames[min(len(frames) - 1, round(second * len(frames) / clip["duration"]))]))
+                own = [a for a in clip["annotations"] if a["track"] == int(track)]
+                doing = [a["label"] for a in own if a["segment"][0] <= second < a["segment"][1]]
+                yield from (f"{name},{second},{box},{label},{track}\n" for label in doing or [""])
 
 
 @pytest.mark.slow
