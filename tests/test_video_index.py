@@ -77,3 +77,13 @@ def test_a_strict_pass_is_strict_here_too(tmp_path: Path) -> None:
     object.__setattr__(index.promise, "duration_s", 9.0)
     with pytest.raises(InputError, match="missing"):
         index.found()
+
+
+def test_decoding_threads_never_wait_for_the_interpreter(tmp_path: Path) -> None:
+    # torchvision does this when it is imported; closing a file whose threads log errors then never ends.
+    import av.logging
+
+    av.logging.set_level(av.logging.ERROR)
+    path = write_clip(tmp_path / "x.mp4", numbered_frames(10), 30)
+    with open_video(path):
+        assert av.logging.get_level() is None

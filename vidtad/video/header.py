@@ -69,8 +69,12 @@ def check_file(path: str | Path) -> None:
 def open_container(path: str | Path) -> Any:
     """Open with PyAV for reading. Raises InputError saying what the file is instead of a video."""
     import av
+    import av.logging
 
     check_file(path)
+    # torchvision switches PyAV's log to Python on: a decoding thread that has something to say then waits for the
+    # interpreter, while the interpreter, closing the file, waits for that thread.
+    av.logging.set_level(None)
     try:
         # An absolute path cannot be taken for a protocol or an option; nothing but files may be opened by it.
         container = av.open(
