@@ -24,7 +24,7 @@ def run(**environment: str) -> tuple[bool, int, str]:
 
     own = {key: value for key, value in os.environ.items() if not key.startswith("MALLOC_")} | environment
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=own, check=True)
-    kept, faults, libc = (done.stdout.split() + [""])[:3]
+    kept, faults, libc = [*done.stdout.split(), ""][:3]
     return kept == "True", int(faults), libc
 
 

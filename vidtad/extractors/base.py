@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vidtad.errors import InputError
 from vidtad.extractors.preprocess import INTERPOLATIONS, centre_crop, resized, target_size
-from vidtad.models.fold import averages_in_float32, channels_last, fold_batch_norm, planar
+from vidtad.models.fold import for_inference
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Names of the number formats a network may compute in."""
@@ -125,6 +125,13 @@ Wanted = Callable[[int], bool]
 """Whether the frame of this number will be shown to the network."""
 
 
+def exact(device: torch.device, dtype: torch.dtype) -> "AbstractContextManager[object]":
+    """Where convolutions in float32 keep all its bits: by default PyTorch lets a GPU drop 13 of 23 (TF32)."""
+    if device.type != "cuda" or dtype != torch.float32:
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)
+
+
 class ClipExtractor:
     """Frames to feature rows with one clip network, on one device, in evaluation mode.
 
@@ -145,10 +152,7 @@ class ClipExtractor:
             raise InputError(f"no precision is called {precision!r}; there are {', '.join(PRECISIONS)}")
         self.name, self.convention, self.precision = name, convention, precision
         self.device = torch.device(device)
-        inference = channels_last(planar(fold_batch_norm(network)))
-        if precision != "float32":
-            inference = averages_in_float32(inference)
-        self.network = inference.to(self.device, PRECISIONS[precision])
+        self.network = for_inference(network, PRECISIONS[precision]).to(self.device)
         self._mean = torch.tensor(convention.mean, device=self.device)
         self._std = torch.tensor(convention.std, device=self.device)
 
@@ -188,7 +192,7 @@ class ClipExtractor:
         """
         frames = self.normalise(pictures)
         starts, window = index[:, 0], index.shape[1]
-        with self._exact():
+        with exact(self.device, PRECISIONS[self.precision]):
             sharing = getattr(self.network, "window_features", None)
             if sharing is not None and (index == starts[:, None] + np.arange(window)).all():
                 shared = sharing(frames, starts.tolist(), window)
@@ -196,9 +200,7 @@ class ClipExtractor:
                     return shared.float()
             # A CPU gains nothing by more frames at once, and their maps take memory.
             at_once = max(1, CPU_FRAMES // window) if self.device.type == "cpu" else len(index)
-            parts = [
-                self._features(frames, index[first : first + at_once]) for first in range(0, len(index), at_once)
-            ]
+            parts = [self._features(frames, index[first : first + at_once]) for first in range(0, len(index), at_once)]
             return torch.cat(parts)
 
     def _features(self, frames: Tensor, index: np.ndarray) -> Tensor:
@@ -210,9 +212,3 @@ class ClipExtractor:
         index = np.arange(clips.shape[0] * clips.shape[1]).reshape(clips.shape[:2])
         shown = index if self.convention.picks is None else index[:, list(self.convention.picks)]
         return self.rows(clips.reshape(-1, *clips.shape[2:]), shown).cpu().numpy()
-
-    def _exact(self) -> "AbstractContextManager[object]":
-        # By default PyTorch lets convolutions on the GPU drop 13 of float32's 23 bits (TF32).
-        if self.device.type != "cuda" or self.precision != "float32":
-            return nullcontext()
-        return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=False, allow_tf32=False)

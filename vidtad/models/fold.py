@@ -37,6 +37,12 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     return folded
 
 
+def for_inference(network: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A copy of `network` that computes the same faster, in `dtype`: folded, channels last, flat kernels in 2D."""
+    inference = channels_last(planar(fold_batch_norm(network)))
+    return (inference if dtype == torch.float32 else averages_in_float32(inference)).to(dtype)
+
+
 def channels_last(network: nn.Module) -> nn.Module:
     """Lay out convolution weights of `network` channels last, in place, the faster layout at inference."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}

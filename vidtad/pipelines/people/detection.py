@@ -19,25 +19,32 @@ from vidtad.models.acfb import BankOptions
 from vidtad.models.action_transformer import ActionTransformer
 from vidtad.persons import DEFAULT, HOG, People, PersonDetector, Tracker, check_name, load_persons, nobody, tidy
 from vidtad.pipelines.extraction import Decoding, Progress, expected_frames, no_progress
+from vidtad.pipelines.extractors import pick_precision
 from vidtad.pipelines.options import known_fields
 from vidtad.pipelines.people.bundle import convention_of, load_network
 from vidtad.pipelines.people.merge import REACH, merged
 from vidtad.pipelines.people.options import OWN, PeopleDecoding, PeopleOptions
-from vidtad.pipelines.people.scores import Scored, Scorer
+from vidtad.pipelines.people.scores import Scored, Scorer, faster
 from vidtad.timeline import PersonBox, Timeline
 from vidtad.video import open_video, resample
 
 
 class PeopleDetector:
-    """Who does what in a video, with one bundle. The network and the person detector are loaded once."""
+    """Who does what in a video, with one bundle. The network and the person detector are loaded once.
 
-    def __init__(self, bundle: Bundle, options: PeopleOptions | None = None, device: str = "cpu"):
+    `precision`: of the trunk, see `pick_precision`; heads compute in float32.
+    """
+
+    def __init__(
+        self, bundle: Bundle, options: PeopleOptions | None = None, device: str = "cpu", precision: str = "auto"
+    ):
+        self.precision = pick_precision(precision, device)
         self.bundle, self.options, self.device = bundle, options or PeopleOptions(), device
         self.decoding = known_fields(PeopleDecoding, bundle.decoding, f"bundle {bundle.name}: decoding")
         self.rule = self.decoding.rule()
         self.convention, step_s = convention_of(bundle)
         self.step_s = self.options.every_s or step_s
-        self.network = load_network(bundle, self.options.weights, device=device)
+        self.network = faster(load_network(bundle, self.options.weights, device=device), self.precision, device)
         self._chosen = self.options.persons or self.decoding.persons
         if self._chosen != OWN:
             check_name(self._chosen)
@@ -76,6 +83,8 @@ class PeopleDetector:
             "vidtad": __version__,
             "warnings": [],
         }
+        if self.precision != "float32":
+            identity["precision"] = self.precision
         if bundle.demonstration:
             identity["demonstration"] = True
         if options.dry_run or bundle.training.get("random_weights"):

@@ -27,10 +27,9 @@ class PeopleWorker(Worker):
         from vidtad.pipelines.people.detection import PeopleDetector, PeopleOptions
 
         super().__init__(bundle, job, device)
-        if job.precision not in ("auto", "float32"):
-            raise InputError(f"detector {bundle.name} computes in float32 alone: leave out --precision")
         options = options or PeopleOptions()
-        self.detector = PeopleDetector(bundle, replace(options, weights=options.weights or job.weights), device)
+        options = replace(options, weights=options.weights or job.weights)
+        self.detector = PeopleDetector(bundle, options, device, job.precision)
 
     @property
     def display_score(self) -> float:
