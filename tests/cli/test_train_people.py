@@ -1,6 +1,10 @@
 """`vidtad train` of heads that say who does what, through the command line, with a trunk that one core trains."""
 
 import json
+import os
+import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -131,3 +135,37 @@ def test_labels_of_the_other_kind_are_recognised(labelled: Path, tmp_path: Path)
     assert rows.exit_code == 2 and "train --model linear, acar or action-transformer on them" in rows.stderr
     refused = run("train", "--videos", labelled, "--annotations", segments, "--freeze-trunk", "--out", out)
     assert refused.exit_code == 2 and "--freeze-trunk: not for --model react" in refused.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_work_and_one_writes(labelled: Path, tmp_path: Path) -> None:
+    start = save_bundle(a_bundle("acar", decoding=SEEN), tmp_path / "acar.safetensors")
+    out = tmp_path / "mine.safetensors"
+    more = ("--model", "acfb", "--start", start, "--epochs", 2, "--val-fraction", 0.25, "--device", "cpu")
+    words = [sys.executable, "-m", "vidtad", *map(str, command(labelled, out, *more))]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            words,
+            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    said = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "next: vidtad detect" in said[0][0] and said[1][0] == ""
+    alone = tmp_path / "alone.safetensors"
+    assert run(*command(labelled, alone, *more)).exit_code == 0
+    records = [
+        [json.loads(line) for line in path.with_name(f"{path.name}.work").joinpath("log.jsonl").open()]
+        for path in (out, alone)
+    ]
+    assert [record["step"] for record in records[0]] == [record["step"] for record in records[1]]
+    assert records[0][0]["loss"] == pytest.approx(records[1][0]["loss"], rel=0.05)  # each process drops out by itself
+    assert load_bundle(out).classes == load_bundle(alone).classes
