@@ -12,7 +12,7 @@ from typing import Any
 from vidtad.bundle import Bundle, load_bundle, read_document, save_bundle
 from vidtad.conversion import actionformer, bundle_from_react, people
 from vidtad.downloads import ReportProgress, cache_dir, checkpoint_path, fetch_checkpoint, record_path, verify
-from vidtad.errors import InputError, VidtadError
+from vidtad.errors import InputError, RunError, VidtadError
 from vidtad.files import atomic_write, sha256, write_text
 from vidtad.registry import CHECKPOINTS, Checkpoint
 
@@ -81,9 +81,10 @@ def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
     """The bundle that `--model name` means, and a sentence for the user when it is only the built-in one.
 
     A path to a bundle; else a bundle added, fetched or trained under that name (the name of a head prefers its
-    published detector when that is here); else the small built-in bundle of that head; else a published detector
-    with an address, which is fetched. Raises InputError for an unknown name, with the near ones, for a published
-    detector that has to be got by hand, and for a broken bundle; RunError for a failed download.
+    published detector when that is here), or a built-in one of that very name; else a published detector with an
+    address, which is fetched; else the small built-in bundle of that head. Raises InputError for an unknown name, with
+    the near ones, for a published detector that has to be got by hand, and for a broken bundle; RunError for a failed
+    download.
     """
     text = str(name)
     if _is_file(text):
@@ -93,14 +94,14 @@ def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
     path = _installed_path(text)
     if path is not None:
         return load_bundle(path), None
+    names = (text, *PREFERRED.get(text, ()))
+    hosted = next((id for id in names if id in CONVERTERS and CHECKPOINTS[id].url), None)
+    if hosted is not None and text not in _builtins():
+        return load_bundle(_fetched(hosted, text)), None
     path = _builtin_path(text)
     if path is not None:
         bundle = load_bundle(path)
         return bundle, _demonstration_notice(text, bundle) if bundle.demonstration else None
-    names = (text, *PREFERRED.get(text, ()))
-    hosted = next((id for id in names if id in CONVERTERS and CHECKPOINTS[id].url), None)
-    if hosted is not None:
-        return load_bundle(fetch(hosted)), None
     if text in PERSON_HEADS:
         raise InputError(f"no {text} detector is on this machine: {_how_to_have(text)}")
     if text in CHECKPOINTS:
@@ -112,9 +113,26 @@ def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
     raise InputError(f"no detector is called {text!r}{_near(text, names_here)}")
 
 
+def _fetched(hosted: str, name: str) -> Path:
+    try:
+        return fetch(hosted)
+    except RunError as error:
+        builtin = _builtin_path(name)
+        if builtin is None:
+            raise
+        hint = f"; `{builtin.stem}` is built in, a demonstration that knows generated classes only"
+        raise RunError(f"{error}{hint}") from error
+
+
 def bundle_path(name: str) -> Path | None:
-    """The file on this machine that `resolve_model(name)` would read: a bundle here, or a built-in one; else None."""
-    return Path(name) if _is_file(name) else _installed_path(name) or _builtin_path(name)
+    """The file on this machine that `name` means: a bundle here, or a built-in one; else None.
+
+    The demonstration of a person-box head counts under its own name only, not under the head's: there, a dry run or
+    further training wants the published size.
+    """
+    if _is_file(name):
+        return Path(name)
+    return _installed_path(name) or (_builtins().get(name) if name in PERSON_HEADS else _builtin_path(name))
 
 
 def builtin_bundle(name: str) -> Bundle:
@@ -305,6 +323,8 @@ def _how_to_have(head: str) -> str:
 def _demonstration_notice(name: str, bundle: Bundle) -> str:
     real = next((id for id in PREFERRED.get(bundle.head, ()) if id in CONVERTERS), None)
     remedy = f"; for the published detector {_how_to_get(CHECKPOINTS[real])}" if real else ""
+    if not real and bundle.head in PERSON_HEADS:
+        remedy = f"; none was released, so train one (vidtad train --model {bundle.head})"
     return f"`{name}` is the built-in demonstration detector, which knows generated classes only{remedy}"
 
 

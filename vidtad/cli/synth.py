@@ -7,6 +7,7 @@ import typer
 
 from vidtad.cli.common import print_json, progress_bar
 from vidtad.cli.options import AsJson, Quiet
+from vidtad.errors import InputError
 
 
 def synth(
@@ -16,27 +17,40 @@ def synth(
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the first clip; the others follow. From 100000 on: training clips.")
     ] = 1,
+    people: Annotated[
+        bool, typer.Option("--people", help="Several people who act on each other, for detectors of people.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Write beside clips made otherwise.")] = False,
     quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
     """Make a benchmark of acting stick people: videos, ground_truth.json (segments) and boxes.json (people).
 
-    The same seed and level give the same clips. Three levels: see docs/synth.md.
+    The same seed and level give the same clips. Three levels: see docs/synth.md. With --people also people.csv (AVA
+    rows) and classes.pbtxt (names of their numbers), and one level.
 
     Example: vidtad synth --videos 50 --level 2 --out clips
     """
-    from vidtad.synth import refuse_other_clips, write_clips
+    from vidtad.synth import refuse_other_clips, write_clips, write_people_clips
 
-    seeds = range(seed, seed + videos)
+    if people and level != 1:
+        raise InputError(f"--level {level}: clips of people have one level; leave out --level, or --people")
+    seeds, what = range(seed, seed + videos), "people" if people else level
     if not overwrite:
-        refuse_other_clips(out, seeds, level)
+        refuse_other_clips(out, seeds, what)
     with progress_bar("clips", quiet=quiet or json) as progress:
-        document = write_clips(out, seeds, level, progress=progress)
+        if people:
+            document = write_people_clips(out, seeds, progress=progress)
+        else:
+            document = write_clips(out, seeds, level, progress=progress)
     if json:
         print_json(document)
         return
     clips = document["database"].values()
     seconds, actions = sum(clip["duration"] for clip in clips), sum(len(clip["annotations"]) for clip in clips)
+    if people:
+        typer.echo(f"{videos} clips of people, {seconds:.0f} s, {actions} actions: {out}")
+        typer.echo(f"next: vidtad detect {out} --model demo-acar --boxes {out / 'people.csv'}")
+        return
     typer.echo(f"{videos} clips of level {level}, {seconds:.0f} s, {actions} actions: {out}")
     typer.echo(f"next: vidtad detect {out} --model react, then vidtad evaluate {out / 'ground_truth.json'} timelines")

@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidtad.checkpoints import builtin_bundle
+from vidtad.bundle import Bundle
+from vidtad.checkpoints import PERSON_HEADS, builtin_bundle
+from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation, evaluate_files
 from vidtad.files import write_json
 from vidtad.pipelines.extraction import Progress, no_progress
 from vidtad.pipelines.motion import HEAD, LABEL
 from vidtad.pipelines.people.timelines import worker_for
 from vidtad.pipelines.timelines import Job
-from vidtad.synth import write_clips
+from vidtad.synth import write_clips, write_people_clips
 from vidtad.timeline import Timeline, merge, write_timeline_json
 
 FIRST_UNSEEN_SEED = 1
@@ -21,12 +23,16 @@ FIRST_UNSEEN_SEED = 1
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What came out: one timeline over all clips, its scores, the wall time of everything."""
+    """What came out: one timeline over all clips, its scores, the wall time of everything.
+
+    `boxes`: where a detector of people had its boxes from, None for other detectors.
+    """
 
     timeline: Timeline
     evaluation: Evaluation
     display_score: float
     seconds: float
+    boxes: str | None = None
 
     def one(self, video_id: str) -> Timeline:
         """The part of the timeline that belongs to one clip."""
@@ -34,15 +40,22 @@ class DemoResult:
             {video_id: self.timeline.results[video_id]},
             {video_id: self.timeline.videos[video_id]},
             self.timeline.detector,
+            {name: people for name, people in self.timeline.people.items() if name == video_id},
         )
 
     def to_json(self) -> dict[str, Any]:
-        """`average_mAP`, `mAP` per tIoU and the rest of the evaluation, with the wall time in `seconds`."""
-        return self.evaluation.to_json() | {
-            "seconds": round(self.seconds, 2),
-            "model": self.timeline.detector["name"],
-            "demonstration": bool(self.timeline.detector.get("demonstration")),
-        }
+        """`average_mAP`, `mAP` per tIoU and the rest of the evaluation, with the wall time in `seconds`; for detectors
+        of people also `frame_mAP` and `boxes`."""
+        people = {"frame_mAP": self.evaluation.average_mAP, "boxes": self.boxes} if self.boxes else {}
+        return (
+            self.evaluation.to_json()
+            | people
+            | {
+                "seconds": round(self.seconds, 2),
+                "model": self.timeline.detector["name"],
+                "demonstration": bool(self.timeline.detector.get("demonstration")),
+            }
+        )
 
 
 def run_demo(
@@ -57,12 +70,18 @@ def run_demo(
     """Render `videos` unseen clips of a level under `out`, detect in them with a built-in bundle, evaluate.
 
     Leaves `out/videos` (with their truth), `out/timelines` and `out/timeline.json`, replacing what is there. The
-    detector `motion` knows no classes: it is scored against `out/motion_truth.json`, which has a single one. Raises
-    InputError for an unknown model or level, RunError when `out` cannot be written.
+    detector `motion` knows no classes: it is scored against `out/motion_truth.json`, which has a single one. Detectors
+    of people get clips of `synth.people`, which have one level, and are scored by AVA's rules. Raises InputError for an
+    unknown model or level, RunError when `out` cannot be written.
     """
     begun = time.monotonic()
     out = Path(out)
-    worker = worker_for(builtin_bundle(model), Job(out=out / "timelines", overwrite=True), device=device)
+    bundle = builtin_bundle(model)
+    if bundle.head in PERSON_HEADS:
+        if level != 1:
+            raise InputError(f"level {level} does not exist for {bundle.name}: clips of people have one level, 1")
+        return _run_people(out, bundle, videos, device, progress, begun)
+    worker = worker_for(bundle, Job(out=out / "timelines", overwrite=True), device=device)
     clips = out / "videos"
     truth = write_clips(clips, range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + videos), level)
     timelines = []
@@ -79,3 +98,22 @@ def run_demo(
         write_json(truth_path, truth)
     evaluation = evaluate_files(truth_path, out / "timeline.json", "thumos14")
     return DemoResult(timeline, evaluation, worker.display_score, time.monotonic() - begun)
+
+
+def _run_people(out: Path, bundle: Bundle, videos: int, device: str, progress: Progress, begun: float) -> DemoResult:
+    from vidtad.pipelines.people.detection import OWN, PeopleOptions
+
+    clips = out / "videos"
+    truth = write_people_clips(clips, range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + videos))
+    own = bundle.decoding.get("persons") == OWN
+    options = PeopleOptions(boxes=None if own else clips / "people.csv")
+    worker = worker_for(bundle, Job(out=out / "timelines", overwrite=True), options, device)
+    timelines = []
+    for count, video_id in enumerate(truth["database"], start=1):
+        timelines.append(worker(clips / f"{video_id}.mp4"))
+        progress(count, videos)
+    timeline = merge(timelines)
+    write_timeline_json(timeline, out / "timeline.json")
+    evaluation = evaluate_files(clips / "people.csv", out / "timeline.json", "ava", label_map=clips / "classes.pbtxt")
+    boxes = "its own proposals" if own else "annotated"
+    return DemoResult(timeline, evaluation, worker.display_score, time.monotonic() - begun, boxes)

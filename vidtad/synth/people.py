@@ -15,7 +15,7 @@ from numpy.random import Generator
 
 from vidtad.files import atomic_write, write_json, write_text
 from vidtad.synth.spec import Action, Level, PersonTruth, Truth
-from vidtad.synth.write import encode, entry
+from vidtad.synth.write import encode, entry, video_id
 
 PEOPLE_CLASSES = ("hand over", "reach out", "squat", "stand")
 SHAPE = Level(width=240, height=64, people=(3, 3), noise=4.0, crf=18)
@@ -79,7 +79,7 @@ def write_people_clips(
     database, boxes, lines = {}, {}, []
     for count, seed in enumerate(seeds, start=1):
         frames, truth = render_people(seed, scenes)
-        name = f"people_{seed:06d}"
+        name = video_id(seed, "people")
         encode(folder / f"{name}.mp4", frames, SHAPE)
         database[name] = entry(truth, subset)
         boxes[name] = {str(track): np.round(person.boxes.astype(float), 4).tolist()

@@ -28,8 +28,10 @@ def encode(path: Path, frames: Iterator[np.ndarray], level: Level) -> None:
         container.mux(stream.encode())
 
 
-def video_id(seed: int, level: int | Level) -> str:
-    """Name of a clip, without suffix."""
+def video_id(seed: int, level: int | str | Level) -> str:
+    """Name of a clip, without suffix. level: "people" for those of `synth.people`."""
+    if isinstance(level, str):
+        return f"{level}_{seed:06d}"
     return f"synth{level if isinstance(level, int) else ''}_{seed:06d}"
 
 
@@ -64,8 +66,9 @@ def write_clips(
     return document
 
 
-def refuse_other_clips(folder: Path, seeds: Collection[int], level: int | Level = 1) -> None:
-    """Raise InputError when `folder` holds videos other than those that `write_clips` would make there.
+def refuse_other_clips(folder: Path, seeds: Collection[int], level: int | str | Level = 1) -> None:
+    """Raise InputError when `folder` holds videos other than those that `write_clips`, or `write_people_clips` for
+    the level "people", would make there.
 
     The same seeds and level give the same clips again, so an interrupted or repeated run is no trouble.
     """
