@@ -53,17 +53,23 @@ class Convolution(nn.Conv1d):
             return F.linear(x, self.weight.squeeze(-1), self.bias)
         if self.groups > 1:
             return self._depthwise(x, stride)
-        if torch.is_grad_enabled() or x.shape[1] <= SLICE:
-            return self._dense(x)
-        side = self.kernel_size[0] // 2
-        summed = x.new_empty(*x.shape[:2], self.out_channels)
-        for start in range(0, x.shape[1], SLICE):
-            stop, left = min(start + SLICE, x.shape[1]), max(start - side, 0)
-            summed[:, start:stop] = self._dense(x[:, left : stop + side])[:, start - left : stop - left]
-        return summed
+        if torch.is_grad_enabled():
+            return F.conv1d(x.transpose(1, 2), self.weight, self.bias, padding=self.padding).transpose(1, 2)
+        return self._dense(x)
 
     def _dense(self, x: Tensor) -> Tensor:
-        return F.conv1d(x.transpose(1, 2), self.weight, self.bias, padding=self.padding).transpose(1, 2)
+        """A product a tap, slice by slice: neither transposed nor gathered copies of `x` are needed."""
+        taps, length, side = self.weight.permute(2, 1, 0).to(x.dtype).contiguous(), x.shape[1], self.kernel_size[0] // 2
+        result = x.new_empty(*x.shape[:2], self.out_channels)
+        for rows, summed in zip(x, result, strict=True):
+            for start in range(0, length, SLICE):
+                stop = min(start + SLICE, length)
+                torch.mm(rows[start:stop], taps[side], out=summed[start:stop])
+                for shift in (*range(-side, 0), *range(1, side + 1)):
+                    first, last = max(start, -shift), min(stop, length - shift)
+                    if first < last:
+                        summed[first:last].addmm_(rows[first + shift : last + shift], taps[side + shift])
+        return result if self.bias is None else result.add_(self.bias)
 
     def _depthwise(self, x: Tensor, stride: int) -> Tensor:
         taps = self.weight.squeeze(1).unbind(-1)
