@@ -37,7 +37,23 @@ def test_other_clips_are_not_mixed_in(tmp_path: Path) -> None:
     assert "synth2_000001" in json.loads((tmp_path / "ground_truth.json").read_text())["database"]
 
 
-@pytest.mark.parametrize("wrong", [["--level", "7"], ["--videos", "0"], ["--seed", "-1"]])
+def test_clips_of_people(tmp_path: Path) -> None:
+    code, said, _ = run("--people", "--videos", "1", "--seed", "9", "--out", str(tmp_path))
+    assert code == 0 and said.startswith("1 clips of people, 18 s, 18 actions")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "boxes.json", "classes.pbtxt", "ground_truth.json", "people.csv", "people_000009.mp4",
+    ]  # fmt: skip
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    code, printed, _ = run("--people", "--videos", "1", "--seed", "9", "--out", str(tmp_path), "--json")
+    assert code == 0 and json.loads(printed) == json.loads(before["ground_truth.json"])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    code, _, said = run("--videos", "1", "--out", str(tmp_path))
+    assert code == 2 and "people_000009.mp4" in said
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--level", "7"], ["--videos", "0"], ["--seed", "-1"], ["--people", "--level", "2"]]
+)
 def test_misuse(tmp_path: Path, wrong: list[str]) -> None:
     code, _, said = run(*wrong, "--out", str(tmp_path / "clips"))
     assert code == 2 and said and not (tmp_path / "clips").exists()
