@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -13,9 +14,9 @@ from tests.clips import KINDS, clip_of_kind, number_of, numbered_frames, write_c
 from vidtad.cli import app
 from vidtad.clips import cut
 from vidtad.errors import InputError
-from vidtad.overlay import Script, burn, drawable
+from vidtad.overlay import Canvas, Look, Script, burn, drawable
 from vidtad.timeline import PersonBox, Segment, Timeline, write_timeline_json
-from vidtad.video import open_video, probe
+from vidtad.video import VideoInfo, open_video, probe
 
 
 def run(*arguments: object) -> Result:
@@ -107,6 +108,15 @@ def test_boxes_are_drawn_where_the_person_is(tmp_path: Path) -> None:
             (left + 0.2) * 320, abs=3
         )
     assert np.abs(pictures[-1][180].astype(int) - 120).max() < 30, "half a step after the last keyframe nobody is there"
+
+
+def test_what_is_said_of_a_person_at_the_edge_stays_in_the_picture() -> None:
+    person = PersonBox(0.0, 0, (0.9, 0.5, 1.0, 1.0), 0.9, (("carry/hold (an object)", 0.9),))
+    info = VideoInfo("v.mp4", 320, 240, Fraction(25), 2.0, 50)
+    script = Script(Timeline({"v": ()}, {"v": info}, {}, {"v": (person,)}), "v")
+    picture = Canvas(320, 240, script, 2.0, Look()).draw(np.zeros((240, 320, 3), np.uint8), 0.0)
+    written = np.flatnonzero((picture[:119] > 200).all(axis=2).any(axis=0))
+    assert written.min() < 0.9 * 320 - 20 and written.max() < 319
 
 
 def test_a_script_knows_what_shows_when() -> None:

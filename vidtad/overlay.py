@@ -176,9 +176,10 @@ class Canvas:
         font, scale = cv2.FONT_HERSHEY_SIMPLEX, self.line / 36
         thickness = max(1, round(self.line / 18))
         (wide, tall), _ = cv2.getTextSize(text, font, scale, thickness)
-        x, y = corner
         width, height = self.size
-        y1, y2, x1, x2 = max(0, y), min(height, y + self.line), max(0, x), min(width, x + wide + 8 + self.line // 3)
+        whole = wide + 8 + self.line // 3
+        x, y = max(0, min(corner[0], width - whole)), corner[1]  # a person at the edge is told about in the picture
+        y1, y2, x1, x2 = max(0, y), min(height, y + self.line), x, min(width, x + whole)
         picture[y1:y2, x1:x2] //= 4
         picture[y1:y2, x1 : min(x2, x1 + self.line // 4)] = colour
         place = (x + self.line // 3 + 2, y + (self.line + tall) // 2)
