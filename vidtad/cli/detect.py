@@ -50,6 +50,7 @@ from vidtad.errors import InputError
 
 if TYPE_CHECKING:
     from vidtad.bundle import Bundle
+    from vidtad.pipelines.batches.tasks import Detected
     from vidtad.pipelines.people.options import PeopleOptions
     from vidtad.timeline import PersonBox, Timeline
 
@@ -109,17 +110,16 @@ def detect(
 
     Example: vidtad detect match.mp4 --model react --out timelines
     """
-    from vidtad.pipelines.batches.tasks import Detected, DetectTask
+    from vidtad.pipelines.batches.tasks import DetectTask
     from vidtad.pipelines.extraction import Decoding
     from vidtad.pipelines.people.timelines import bundle_for
     from vidtad.pipelines.temporal import DETECTORS
     from vidtad.pipelines.timelines import Job, foreign_grid
-    from vidtad.remote import folder_for
 
     default = Path("features")
     if inputs is None and not default.is_dir():
         raise InputError("nothing to detect in: name a video, or run `vidtad extract` first (it fills `features`)")
-    also = check_formats(formats, out)
+    results = Results(Path(out), check_formats(formats, out), as_json=json or out == "-")
     rate = parse_rate(fps, "--fps")
     paths = find_inputs(inputs or [default], VIDEO_SUFFIXES | {FEATURE_SUFFIX}, "video or feature file")
     bundle, hint = bundle_for(model, weights)
@@ -148,35 +148,50 @@ def detect(
         overwrite=overwrite,
         precision=precision,
     )
-    done: dict[Path, Timeline] = {}
+    if ranges > 1 and bundle.head not in DETECTORS:
+        raise InputError(f"--ranges divides the features of a video; {bundle.name} has none: leave it out")
+    check_places(Path(out), ranges)
+    setup = make_setup(engine, workers, threads, address, device, ranges)
+    failed = run_batch(paths, DetectTask(model, bundle.sha256, job, people), setup, results, quiet=quiet)
+    results.close(paths, failed)
+    finish_batch(len(paths), failed)
 
-    def finished(path: Path, found: Detected) -> None:
+
+class Results:
+    """What becomes of finished timelines: other formats, and a table each, or one JSON document in the end."""
+
+    def __init__(self, out: Path, formats: Sequence[str], *, as_json: bool) -> None:
+        self.out, self.formats, self.as_json = out, formats, as_json
+        self.done: dict[Path, Timeline] = {}
+
+    def __call__(self, path: Path, found: "Detected") -> None:
+        """One timeline is there."""
+        from vidtad.remote import folder_for
+
         timeline = found.timeline
         for warning in timeline.detector["warnings"]:
             note(warning)
         if timeline.detector.get("random_weights"):
             note(f"{path}: random weights, a dry run: the segments carry no meaning")
-        if also:
+        if self.formats:
             from vidtad.formats.interchange import write_formats
 
-            with folder_for(Path(out)) as folder:
-                write_formats(timeline, folder, also)
-        if json or out == "-":
-            done[path] = timeline
+            with folder_for(self.out) as folder:
+                write_formats(timeline, folder, self.formats)
+        if self.as_json:
+            self.done[path] = timeline
         else:
-            show(timeline, found.display_score, Path(out))
+            show(timeline, found.display_score, self.out)
 
-    if ranges > 1 and bundle.head not in DETECTORS:
-        raise InputError(f"--ranges divides the features of a video; {bundle.name} has none: leave it out")
-    check_places(Path(out), ranges)
-    setup = make_setup(engine, workers, threads, address, device, ranges)
-    failed = run_batch(paths, DetectTask(model, bundle.sha256, job, people), setup, finished, quiet=quiet)
-    if json or out == "-":
+    def close(self, paths: Sequence[Path], failed: dict[str, str]) -> None:
+        """All are over."""
+        if not self.as_json:
+            return
         from vidtad.timeline import merge
 
-        document: dict[str, Any] = merge(done[path] for path in paths if path in done).to_json() if done else {}
+        done = [self.done[path] for path in paths if path in self.done]
+        document: dict[str, Any] = merge(done).to_json() if done else {}
         print_json(document | {"failed": failed} if failed else document)
-    finish_batch(len(paths), failed)
 
 
 def people_options(bundle: "Bundle", asked: frozenset[str], **options: Any) -> "PeopleOptions | None":
