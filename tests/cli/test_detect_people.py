@@ -49,7 +49,8 @@ def test_every_head_to_a_table_and_a_timeline(
 def test_options_reach_the_detector(clip: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
     options = ("--persons", "fasterrcnn-fast", "--persons-weights", "random", "--every", 2, "--batch", 1)
     command = ("detect", clip, "--model", bundles["linear"], "--scales", "96,128", "--flip", *options)
-    document = json.loads(run(*command, "--out", "-").stdout)
+    document = json.loads(run(*command, "--precision", "bf16", "--out", "-").stdout)
+    assert document["detector"]["precision"] == "bf16"
     assert document["detector"]["keyframes"] == {"every_s": 2.0, "scales": [96, 128], "flip": True}
     assert document["detector"]["persons"]["detector"] == "fasterrcnn-fast"
     assert {person["time_s"] for person in document["people"][clip.stem]} == {0.0, 2.0}
@@ -139,7 +140,7 @@ def test_nobody_there_is_said(clip: Path, bundles: dict[str, Path], tmp_path: Pa
         (("--scales", "16"), "too small"),
         (("--every", "0"), "above 0"),
         (("--stride", "4"), "--stride: only for feature files"),
-        (("--precision", "bf16"), "float32 alone"),
+        (("--precision", "bf17"), "did you mean bf16"),
     ],
 )
 def test_misuse_is_one_sentence(
