@@ -1,5 +1,6 @@
 """ReAct as a detector: batches that do not fit the memory, and videos resized to one window."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -7,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bundles import seeded_react
+from tests.bundles import seeded_actionformer, seeded_react
 from vidtad.bundle import load_bundle
 from vidtad.errors import RunError
 from vidtad.features import Features, Grid, Provenance
-from vidtad.pipelines.temporal import ReActDetector, detect_features
+from vidtad.pipelines.temporal import ReActDetector, detect_features, load_detector
 from vidtad.video import VideoInfo
 from vidtad.windows import resized
 
@@ -88,3 +89,18 @@ def test_resized_videos_are_one_window(tmp_path: Path, count: int) -> None:
     np.testing.assert_allclose(found.segments, same.segments * count / 16, rtol=1e-5)
     np.testing.assert_allclose(found.scores, same.scores, rtol=1e-5)
     assert found.segments.max() <= count + 1e-6
+
+
+@pytest.mark.parametrize("make", [seeded_react, seeded_actionformer])
+def test_half_precision_is_near_and_told(tmp_path: Path, make: Callable[..., Path]) -> None:
+    size = {**SMALL, "clip_len": 16} if make is seeded_react else {}
+    bundle = load_bundle(make(tmp_path / "b.safetensors", **size))
+    single, half = (load_detector(bundle, "cpu", precision) for precision in ("float32", "bf16"))
+    values = rows(60, bundle.width)
+    grid = Grid.regular(Fraction(25), bundle.sampling["stride"], bundle.sampling["window"], 60)
+    video = VideoInfo(path="v.npy", width=0, height=0, fps=Fraction(25), duration_s=60.0, frames=None)
+    features = Features(values, grid, video, Provenance(bundle.extractor, bundle.channels))
+    found = [detect_features(features, detector, "v") for detector in (single, half)]
+    best = [max(segment.score for segment in timeline.results["v"]) for timeline in found]
+    assert best[0] != best[1] and best[1] == pytest.approx(best[0], rel=0.2)
+    assert "precision" not in found[0].detector and found[1].detector["precision"] == "bf16"

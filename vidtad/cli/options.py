@@ -7,7 +7,11 @@ import typer
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Precision = Annotated[
-    str, typer.Option(help="Of the extractor: float32, bf16 or fp16; auto is bf16 on a GPU that has it, else float32.")
+    str,
+    typer.Option(
+        help="Of the extractor: float32, bf16 or fp16; auto is bf16 on a GPU that has it, else float32. The head is "
+        "float32 unless bf16 is asked for."
+    ),
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Windows through the network at a time.")]
 Decoder = Annotated[str, typer.Option(help="Video reader: pyav, or decord, opencv, torchcodec where installed.")]

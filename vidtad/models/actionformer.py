@@ -47,6 +47,7 @@ class Convolution(nn.Conv1d):
         super().__init__(inputs, outputs, kernel, padding=kernel // 2, bias=bias, groups=groups)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
+        self._held: tuple[tuple[object, ...], Tensor] | None = None
 
     def forward(self, x: Tensor, stride: int = 1) -> Tensor:
         if self.kernel_size == (1,):
@@ -59,7 +60,7 @@ class Convolution(nn.Conv1d):
 
     def _dense(self, x: Tensor) -> Tensor:
         """A product a tap, slice by slice: neither transposed nor gathered copies of `x` are needed."""
-        taps, length, side = self.weight.permute(2, 1, 0).to(x.dtype).contiguous(), x.shape[1], self.kernel_size[0] // 2
+        taps, length, side = self._taps(), x.shape[1], self.kernel_size[0] // 2
         result = x.new_empty(*x.shape[:2], self.out_channels)
         for rows, summed in zip(x, result, strict=True):
             for start in range(0, length, SLICE):
@@ -70,6 +71,14 @@ class Convolution(nn.Conv1d):
                     if first < last:
                         summed[first:last].addmm_(rows[first + shift : last + shift], taps[side + shift])
         return result if self.bias is None else result.add_(self.bias)
+
+    def _taps(self) -> Tensor:
+        """(kernel, inputs, outputs), made once for weights that stay as they are: short levels cost little more."""
+        weight = self.weight
+        key = (0 if weight.is_inference() else weight._version, weight.data_ptr(), weight.dtype)
+        if self._held is None or self._held[0] != key:
+            self._held = (key, weight.detach().permute(2, 1, 0).contiguous())
+        return self._held[1]
 
     def _depthwise(self, x: Tensor, stride: int) -> Tensor:
         taps = self.weight.squeeze(1).unbind(-1)

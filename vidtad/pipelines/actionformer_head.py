@@ -32,13 +32,16 @@ class Points(NamedTuple):
 
 
 class ActionFormerDetector:
-    """ActionFormer over the whole sequence, piece by piece, with the results of a single pass."""
+    """ActionFormer over the whole sequence, piece by piece, with the results of a single pass.
+
+    `precision`: of weights and activations, `float32` or `bf16`; what comes out is float32.
+    """
 
     warnings: tuple[str, ...] = ()
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", piece: int = PIECE):
+    def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "float32", *, piece: int = PIECE):
         config = known_fields(ActionFormerConfig, bundle.head_config, f"bundle {bundle.name}: head_config")
-        self.bundle, self.device, self.piece = bundle, torch.device(device), piece
+        self.bundle, self.device, self.precision, self.piece = bundle, torch.device(device), precision, piece
         self.decoding: ActionFormerDecoding = known_fields(
             ActionFormerDecoding, bundle.decoding, f"bundle {bundle.name}: decoding"
         )
@@ -50,7 +53,7 @@ class ActionFormerDetector:
             )
         network = ActionFormer(config)
         load_exactly(network, released_state(bundle.head_weights))
-        self.network = network.eval().to(self.device)
+        self.network = network.eval().to(self.device, torch.bfloat16 if precision == "bf16" else torch.float32)
 
     def __call__(self, values: np.ndarray, progress: Progress = no_progress) -> Detections:
         config, decoding = self.network.config, self.decoding
@@ -109,7 +112,8 @@ def embedded(
     """(1, rows, D) of the rows `read` of a video padded to `total`, with few feature rows in memory at a time."""
     config, steps = network.config, len(values)
     margin = config.embedding_layers * (config.kernel // 2)
-    result = torch.empty(1, read.stop - read.start, config.channels, device=device)
+    dtype = next(network.parameters()).dtype
+    result = torch.empty(1, read.stop - read.start, config.channels, device=device, dtype=dtype)
     for start in range(read.start, read.stop, ROWS):
         stop = min(start + ROWS, read.stop)
         left, right = max(start - margin, 0), min(stop + margin, total)
@@ -118,7 +122,7 @@ def embedded(
         mask = torch.arange(left, right)[None] >= steps
         # The position embedding of a long video is stretched over the length that the released code pads to.
         whole = config.official_length(steps)
-        part = network.embed(torch.from_numpy(features).to(device), mask.to(device), left, whole)
+        part = network.embed(torch.from_numpy(features).to(device, dtype), mask.to(device), left, whole)
         result[:, start - read.start : stop - read.start] = part[:, start - left : stop - left]
     return result
 

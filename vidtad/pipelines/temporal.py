@@ -25,11 +25,12 @@ from vidtad.windows import react_windows, resized
 class TemporalDetector(Protocol):
     """A head with its weights: feature rows of a whole video to detections, whatever its length.
 
-    `display_score` is the score from which a segment is worth showing in a table; `warnings` what the user should
-    know about the last call.
+    `precision` is that of its arithmetic, `display_score` the score from which a segment is worth showing in a table,
+    `warnings` what the user should know about the last call.
     """
 
     bundle: Bundle
+    precision: str
     display_score: float
     warnings: tuple[str, ...]
 
@@ -66,12 +67,13 @@ class ReActDecoding:
 class ReActDetector:
     """ReAct over overlapping windows, `batch` of them together, merged once per video.
 
-    The batch is halved, from then on, when the device runs out of memory.
+    The batch is halved, from then on, when the device runs out of memory. `precision`: of most of the arithmetic,
+    `float32` or `bf16`; segments and scores are float32.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", batch: int = 16):
+    def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "float32", *, batch: int = 16):
         config = known_fields(ReActConfig, bundle.head_config, f"bundle {bundle.name}: head_config")
-        self.bundle, self.batch, self.device = bundle, batch, torch.device(device)
+        self.bundle, self.batch, self.device, self.precision = bundle, batch, torch.device(device), precision
         self.decoding = known_fields(ReActDecoding, bundle.decoding, f"bundle {bundle.name}: decoding")
         self.display_score = self.decoding.display_score
         self.warnings: tuple[str, ...] = ()
@@ -118,7 +120,8 @@ class ReActDetector:
             row[: window.stop - window.start] = rows[window]
         mask = torch.arange(config.clip_len)[None] >= lengths[:, None]
         try:
-            output = self.network(torch.from_numpy(padded).to(self.device), mask.to(self.device))
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                output = self.network(torch.from_numpy(padded).to(self.device), mask.to(self.device)).single()
             return output.segments[-1].cpu().numpy(), output.scores().cpu().numpy()
         except RuntimeError as error:
             if not out_of_memory(error):
@@ -137,17 +140,20 @@ class ReActDetector:
         self.warnings = (f"memory ran out on {self.device}: went on with {self.batch} windows at a time",)
 
 
-DETECTORS: dict[str, Callable[[Bundle, str], TemporalDetector]] = {
+DETECTORS: dict[str, Callable[[Bundle, str, str], TemporalDetector]] = {
     "react": ReActDetector,
     "actionformer": ActionFormerDetector,
 }
 
 
-def load_detector(bundle: Bundle, device: str = "cpu") -> TemporalDetector:
-    """The bundle's head with its weights, on `device`. Raises InputError when the bundle does not fit together."""
+def load_detector(bundle: Bundle, device: str = "cpu", precision: str = "float32") -> TemporalDetector:
+    """The bundle's head with its weights, on `device`, in `precision` (`float32` or `bf16`).
+
+    Raises InputError when the bundle does not fit together.
+    """
     if bundle.head not in DETECTORS:
         raise InputError(f"bundle {bundle.name}: head {bundle.head!r} is none of {', '.join(sorted(DETECTORS))}")
-    return DETECTORS[bundle.head](bundle, device)
+    return DETECTORS[bundle.head](bundle, device, precision)
 
 
 def check_fits(features: Features, bundle: Bundle, where: str) -> None:
@@ -209,12 +215,14 @@ def detect_features(
     check_fits(features, detector.bundle, where or video_id)
     found = detector(features.values, progress)
     segments = to_segments(found, features, detector.bundle.classes, min_score)
-    identity = detector_identity(detector.bundle, features.provenance, min_score)
+    identity = detector_identity(detector.bundle, features.provenance, min_score, detector.precision)
     identity["warnings"] += [f"{where or video_id}: {warning}" for warning in detector.warnings]
     return Timeline({video_id: tuple(segments)}, {video_id: features.video}, identity)
 
 
-def detector_identity(bundle: Bundle, provenance: Provenance, min_score: float) -> dict[str, Any]:
+def detector_identity(
+    bundle: Bundle, provenance: Provenance, min_score: float, precision: str = "float32"
+) -> dict[str, Any]:
     """What made a timeline: everything that decides its content, and the warnings of its making."""
     identity: dict[str, Any] = {
         "name": bundle.name,
@@ -230,6 +238,8 @@ def detector_identity(bundle: Bundle, provenance: Provenance, min_score: float) 
         "vidtad": __version__,
         "warnings": list(provenance.warnings),
     }
+    if precision != "float32":
+        identity["precision"] = precision
     if bundle.demonstration:
         identity["demonstration"] = True
     if provenance.settings.get("random_weights") or bundle.training.get("random_weights"):

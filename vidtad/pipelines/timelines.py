@@ -112,7 +112,8 @@ class TemporalWorker(Worker):
 
     def __init__(self, bundle: Bundle, job: Job, device: str = "cpu"):
         super().__init__(bundle, job, device)
-        self.detector = load_detector(bundle, device)
+        # Heads cost little beside extractors: they leave float32 only where that is asked for.
+        self.detector = load_detector(bundle, device, "bf16" if job.precision == "bf16" else "float32")
         self._extractor: LoadedExtractor | None = None
 
     @property
@@ -136,7 +137,7 @@ class TemporalWorker(Worker):
         check_fits(features, self.bundle, str(path))
         return self.finished_or(
             path,
-            detector_identity(self.bundle, features.provenance, job.min_score),
+            detector_identity(self.bundle, features.provenance, job.min_score, self.detector.precision),
             lambda: detect_features(features, self.detector, path.stem, min_score=job.min_score, progress=progress),
         )
 
@@ -153,7 +154,8 @@ class TemporalWorker(Worker):
             )
             return detect_features(features, self.detector, path.stem, where=str(path), min_score=job.min_score)
 
-        timeline = self.finished_or(path, detector_identity(self.bundle, identity, job.min_score), make)
+        made = detector_identity(self.bundle, identity, job.min_score, self.detector.precision)
+        timeline = self.finished_or(path, made, make)
         scratch.remove()
         return timeline
 
