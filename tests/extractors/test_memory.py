@@ -1,5 +1,7 @@
 """A device that runs out of memory: batches are halved and every row still comes, in order."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ import torch
 from tests.clips import numbered_frames, write_clip
 from tests.extractors.test_stream import FirstAndLast, stream
 from vidtad.errors import RunError
+from vidtad.extractors import find
 from vidtad.extractors.base import ClipExtractor
+from vidtad.extractors.flows import Pair, Picture, flow_pairs
 from vidtad.extractors.stream import feature_rows
 from vidtad.features import load_features
 from vidtad.pipelines.extraction import extract_file, load_extractor
@@ -79,3 +83,41 @@ def test_extraction_says_so(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert any("batches of 8 windows: went on with 2" in warning for warning in features.provenance.warnings)
     np.testing.assert_allclose(features.values, whole.values, rtol=0, atol=1e-5 * np.abs(whole.values).max())
     assert extract_file(clip, loaded, tmp_path / "small").reused
+
+
+class Cramped:
+    """A flow method that holds so many pairs at a time and no more."""
+
+    def __init__(self, room: int, words: str = "CUDA out of memory. Tried to allocate"):
+        self.room, self.words = room, words
+        self.tried: list[int] = []
+
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        self.tried.append(len(first))
+        if len(first) > self.room:
+            raise RuntimeError(self.words)
+        return np.stack(
+            [np.full((*one.shape, 2), float(two.mean()) / 20) for one, two in zip(first, second, strict=True)]
+        )
+
+
+def pairs(method: Cramped) -> list[Pair]:
+    convention = find("i3d/flow").convention
+    convention = dataclasses.replace(convention, resize=(8, 8), crop=8)
+    moving = [Picture(number / 25, np.full((8, 8, 3), number, np.uint8)) for number in range(41)]
+    return list(flow_pairs(moving, convention, method, lambda number: True))
+
+
+def test_optical_flow_is_computed_in_fewer_pairs_at_once() -> None:
+    whole, cramped = Cramped(16), Cramped(5)
+    expected = [pair.levels() for pair in pairs(whole)]
+    assert whole.tried == [16, 16, 8]
+    np.testing.assert_array_equal([pair.levels() for pair in pairs(cramped)], expected)
+    assert cramped.tried == [16, 8, *[4] * 10], "what failed is not tried again"
+
+
+def test_a_single_pair_that_does_not_fit_is_one_sentence() -> None:
+    with pytest.raises(RunError, match="single pair"):
+        pairs(Cramped(0))
+    with pytest.raises(RuntimeError, match="mismatch"):
+        pairs(Cramped(0, "shape mismatch"))

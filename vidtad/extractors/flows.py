@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidtad.errors import InputError
+from vidtad.errors import InputError, RunError
 from vidtad.extractors.base import ClipConvention, ClipExtractor, TimedFrame, Wanted
 from vidtad.extractors.preprocess import resized, target_size
+from vidtad.extractors.stream import out_of_memory
 from vidtad.flow import BOUND, FlowMethod, flow_of, grey, quantise
 
 CHUNK = 16
@@ -79,15 +80,40 @@ class Pair:
         self._levels = levels
 
 
-def solve(pairs: list[Pair]) -> None:
-    """Compute the flow of several pairs of one size together."""
-    if not pairs:
-        return
+def solve(pairs: list[Pair], at_once: int = CHUNK) -> int:
+    """Compute the flow of pairs of one size, `at_once` together, fewer where the device's memory does not suffice.
+
+    Returns how many at once it came to. Raises RunError when a single pair is too much.
+    """
+    done = 0
+    while done < len(pairs):
+        part = pairs[done : done + at_once]
+        if _solved(part):
+            done += len(part)
+        elif len(part) > 1:
+            at_once = len(part) // 2
+        else:
+            raise RunError("out of memory with the flow of a single pair of frames; free memory, or pass --device cpu")
+    return at_once
+
+
+def _solved(pairs: list[Pair]) -> bool:
     method = pairs[0].method
     view = Sized.rgb if getattr(method, "colour", False) else Sized.grey
     first, second = np.stack([view(pair.first) for pair in pairs]), np.stack([view(pair.second) for pair in pairs])
-    for pair, flow in zip(pairs, method(first, second), strict=True):
-        pair.set(quantise(flow, BOUND))
+    try:
+        flows = method(first, second)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+    else:
+        for pair, flow in zip(pairs, flows, strict=True):
+            pair.set(quantise(flow, BOUND))
+        return True
+    # Only now, with the error, are the tensors of the failed attempt gone.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return False
 
 
 def flow_pairs(
@@ -99,15 +125,16 @@ def flow_pairs(
     """
     waiting: list[Pair] = []
     pending: list[Pair] = []
+    at_once = CHUNK
     for number, (first, second) in enumerate(pairwise(Sized(frame, convention) for frame in frames)):
         waiting.append(Pair(first, second, method))
         if wanted(number):
             pending.append(waiting[-1])
         if len(pending) == CHUNK or len(waiting) == 2 * CHUNK or not pending:
-            solve(pending)
+            at_once = solve(pending, at_once)
             yield from waiting
             waiting, pending = [], []
-    solve(pending)
+    solve(pending, at_once)
     yield from waiting
 
 
