@@ -140,3 +140,28 @@ def test_wrong_rules_are_refused(wrong) -> None:
 def test_lengths_must_agree() -> None:
     with pytest.raises(ValueError, match="2 segments"):
         soft_nms(np.zeros((2, 2)), np.zeros(1), np.zeros(2), Nms())
+
+
+@given(st.integers(0, 60), st.integers(0, 9999), st.sampled_from(["gaussian", "linear", "vanilla"]), st.booleans())
+def test_classes_together_give_what_each_gives_alone(n: int, seed: int, method, ties: bool) -> None:
+    segments, scores, labels = random_case(n, seed)
+    scores = np.round(scores, 1) if ties else scores
+    rule = Nms(method=method, iou_threshold=0.3, min_score=0.05, top_k=9, prefilter=bool(seed % 2))
+    kept = soft_nms(segments, scores, labels, rule)
+    found = []
+    for label in np.unique(labels).tolist():
+        pool = np.flatnonzero(labels == label)
+        rows, decayed = suppress(segments[pool], scores[pool], rule)
+        found += [(score, label, *segments[pool[row]]) for row, score in zip(rows, decayed, strict=True)]
+    expected = sorted(found, key=lambda entry: -entry[0])[:9]
+    together = zip(kept.scores.tolist(), kept.labels.tolist(), *kept.segments.T.tolist(), strict=True)
+    assert list(together) == expected
+
+
+def test_many_candidates_are_decayed_like_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    segments, scores, labels = random_case(300, 5)
+    rule = Nms(class_agnostic=True, top_k=300)
+    few = soft_nms(segments, scores, labels, rule)
+    monkeypatch.setattr("vidtad.postprocess.FEW", 10)
+    for a, b in zip(few, soft_nms(segments, scores, labels, rule), strict=True):
+        assert np.array_equal(a, b)

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+FEW = 1000
+"""Candidates up to which all of them are decayed at every pick, whether they overlap or not."""
 METHODS = ("gaussian", "linear", "vanilla", "hard", "none")
 
 
@@ -87,8 +89,9 @@ def suppress(
         if rule.method == "hard":
             pool = pool[_hard(segments[pool].astype(dtype), rule, limit)]
         return pool[:limit], scores[pool[:limit]].astype(dtype)
-    picked, decayed = _soft(segments[pool].astype(dtype), scores[pool].astype(dtype), rule, limit)
-    return pool[picked], decayed
+    held = _Pool(segments[pool].astype(dtype), scores[pool].astype(dtype), rule)
+    picked, decayed = _picked([held], limit)
+    return pool[[row for _, row in picked]], decayed
 
 
 def _hard(segments: np.ndarray, rule: Nms, limit: int) -> np.ndarray:
@@ -107,53 +110,97 @@ def _hard(segments: np.ndarray, rule: Nms, limit: int) -> np.ndarray:
     return np.array(kept, dtype=np.int64)
 
 
-def _soft(
-    segments: np.ndarray, scores: np.ndarray, rule: Nms, limit: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers picked and their decayed scores, in the order of a compiled in-place implementation.
+class _Pool:
+    """Candidates that suppress one another: each `take` gives the best one left and decays the others.
 
-    Among equal scores the first in the working array wins, and that array is reordered by swaps; keeping the
-    same order makes results equal to ActionFormer's extension even then.
+    Among equal scores the first in the working array wins, and that array is reordered by swaps; keeping the order of
+    a compiled in-place implementation makes results equal to ActionFormer's extension even then.
     """
-    start, end = segments.T.copy()
-    length = end - start + segments.dtype.type(rule.length_epsilon)
-    tiny = np.finfo(segments.dtype).tiny
-    minimum = segments.dtype.type(rule.min_score)
-    columns = (start, end, length, scores.copy(), np.arange(len(scores)))
-    score, index = columns[3], columns[4]
-    count, first = len(score), 0
-    while first < count and first < limit:
-        best = first + int(score[first:count].argmax())
-        for column in columns:
+
+    def __init__(self, segments: np.ndarray, scores: np.ndarray, rule: Nms):
+        start, end = segments.T.copy()
+        kind = segments.dtype.type
+        self.rule, self.first, self.count = rule, 0, len(scores)
+        self.columns = (start, end, end - start + kind(rule.length_epsilon), scores.copy(), np.arange(len(scores)))
+        self.minimum, self.shortest, self.sigma = kind(rule.min_score), kind(rule.min_length), kind(-rule.sigma)
+        self.tiny, self.zero = np.finfo(segments.dtype).tiny, kind(0)
+        self.best = -1
+        self.look()
+
+    def look(self) -> None:
+        """Find the best candidate left; `top` is its score, -1 where none is left."""
+        if self.first >= self.count:
+            self.top = -1.0
+            return
+        score = self.columns[3]
+        self.best = self.first + int(score[self.first : self.count].argmax())
+        self.top = float(score[self.best])
+
+    def take(self) -> int:
+        """Row number of the best candidate; the scores of the others decay."""
+        first, best, count = self.first, self.best, self.count
+        for column in self.columns:
             column[first], column[best] = column[best], column[first]
+        start, end, length, score, index = self.columns
         rest = slice(first + 1, count)
-        overlap = np.minimum(end[rest], end[first]) - np.maximum(start[rest], start[first])
-        hit = np.flatnonzero(overlap > 0)
-        overlap = overlap[hit]
-        own = max(length[first], segments.dtype.type(rule.min_length))
-        score[rest][hit] *= _decay(overlap / np.maximum(own + length[rest][hit] - overlap, tiny), rule)
-        first += 1
-        count = _drop(columns, first, count, minimum)
-    return index[:first], score[:first]
+        overlap = np.minimum(end[rest], end[first])
+        overlap -= np.maximum(start[rest], start[first])
+        others: slice | np.ndarray = slice(None)
+        if count - first > FEW:  # of many candidates few overlap: to pick these out costs less than their decay
+            others = np.flatnonzero(overlap > 0)
+            overlap = overlap[others]
+        np.maximum(overlap, self.zero, out=overlap)
+        union = length[rest][others] + max(length[first], self.shortest)
+        union -= overlap
+        np.maximum(union, self.tiny, out=union)
+        overlap /= union
+        score[rest][others] *= self._decay(overlap)
+        self.first = first + 1
+        self._drop()
+        self.look()
+        return int(index[first])
+
+    def _decay(self, iou: np.ndarray) -> np.ndarray:
+        if self.rule.method == "gaussian":
+            iou *= iou
+            iou /= self.sigma
+            return np.exp(iou, out=iou)
+        lowered = 1 - iou if self.rule.method == "linear" else np.zeros_like(iou)
+        return np.where((iou >= iou.dtype.type(self.rule.iou_threshold)) & (iou > 0), lowered, self.zero + 1)
+
+    def _drop(self) -> None:
+        """Remove what fell below the minimum, each hole taking the last row left."""
+        first, count = self.first, self.count
+        alive = self.columns[3][first:count] >= self.minimum
+        kept = int(np.count_nonzero(alive))
+        if kept < count - first:
+            holes = first + np.flatnonzero(~alive[:kept])
+            fillers = first + kept + np.flatnonzero(alive[kept:])[::-1]
+            for column in self.columns:
+                column[holes] = column[fillers]
+            self.count = first + kept
 
 
-def _decay(iou: np.ndarray, rule: Nms) -> np.ndarray:
-    if rule.method == "gaussian":
-        return np.exp(-(iou * iou) / iou.dtype.type(rule.sigma))
-    lowered = 1 - iou if rule.method == "linear" else np.zeros_like(iou)
-    return np.where(iou >= iou.dtype.type(rule.iou_threshold), lowered, 1)
+def _picked(pools: Sequence[_Pool], limit: int) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """(pool, row) of the `limit` best of several pools, best first, and their decayed scores.
 
-
-def _drop(columns: tuple[np.ndarray, ...], first: int, count: int, minimum: np.floating) -> int:
-    """Remove rows of `first:count` below `minimum`, each hole taking the last row left; the new count."""
-    alive = columns[3][first:count] >= minimum
-    kept = int(np.count_nonzero(alive))
-    if kept < count - first:
-        holes = first + np.flatnonzero(~alive[:kept])
-        fillers = first + kept + np.flatnonzero(alive[kept:])[::-1]
-        for column in columns:
-            column[holes] = column[fillers]
-    return first + kept
+    Scores only fall from pick to pick, so that nothing behind the last one of a pool need be computed. Of equals the
+    first pool comes first.
+    """
+    tops = np.array([pool.top for pool in pools])
+    picked: list[tuple[int, int]] = []
+    scores: list[np.floating] = []
+    while len(picked) < limit and len(tops):
+        number = int(tops.argmax())
+        if tops[number] < 0:
+            break
+        pool = pools[number]
+        row = pool.take()
+        picked.append((number, row))
+        scores.append(pool.columns[3][pool.first - 1])
+        tops[number] = pool.top
+    dtype = pools[0].columns[3].dtype if pools else np.dtype(np.float64)
+    return picked, np.array(scores, dtype=dtype)
 
 
 def soft_nms(segments: np.ndarray, scores: np.ndarray, labels: np.ndarray, rule: Nms) -> Detections:
@@ -167,18 +214,40 @@ def soft_nms(segments: np.ndarray, scores: np.ndarray, labels: np.ndarray, rule:
         raise ValueError(f"{len(segments)} segments, {len(scores)} scores, {len(labels)} labels")
     if rule.class_agnostic:
         rows, decayed = suppress(segments, scores, rule)
+    elif rule.method in ("hard", "none"):
+        rows, decayed = _within_classes(segments, scores, labels, rule)
     else:
-        pools = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-        found = [suppress(segments[pool], scores[pool], rule) for pool in pools]
-        empty = (np.zeros(0, np.int64), np.zeros(0, scores.dtype))
-        rows = np.concatenate([pool[r] for pool, (r, _) in zip(pools, found, strict=True)] + [empty[0]])
-        decayed = np.concatenate([s for _, s in found] + [empty[1]])
-    order = np.argsort(-decayed, kind="stable")[: rule.top_k]
-    rows, decayed = rows[order], decayed[order]
+        rows, decayed = _soft_within_classes(segments, scores, labels, rule)
     kept = segments[rows]
     if rule.voting is not None and rule.class_agnostic:
         kept = vote(kept, segments, scores, rule.voting)
     return Detections(kept, decayed, labels[rows].astype(np.int64))
+
+
+def _within_classes(
+    segments: np.ndarray, scores: np.ndarray, labels: np.ndarray, rule: Nms
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `suppress`, every class for itself; the best `top_k` of all."""
+    pools = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    found = [suppress(segments[pool], scores[pool], rule) for pool in pools]
+    rows = np.concatenate([pool[r] for pool, (r, _) in zip(pools, found, strict=True)] + [np.zeros(0, np.int64)])
+    decayed = np.concatenate([s for _, s in found] + [np.zeros(0, scores.dtype)])
+    order = np.argsort(-decayed, kind="stable")[: rule.top_k]
+    return rows[order], decayed[order]
+
+
+def _soft_within_classes(
+    segments: np.ndarray, scores: np.ndarray, labels: np.ndarray, rule: Nms
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same for the soft methods, which stop at the `top_k`-th best of all classes."""
+    dtype = np.float32 if segments.dtype == scores.dtype == np.float32 else np.float64
+    usable = np.flatnonzero(scores >= rule.min_score) if rule.prefilter else np.arange(len(scores))
+    order = usable[np.argsort(labels[usable], kind="stable")]
+    members = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1) if len(order) else []
+    pools = [_Pool(segments[rows].astype(dtype), scores[rows].astype(dtype), rule) for rows in members]
+    picked, decayed = _picked(pools, rule.top_k)
+    decayed = decayed if len(decayed) else np.zeros(0, scores.dtype)
+    return np.array([members[pool][row] for pool, row in picked], dtype=np.int64), decayed
 
 
 def vote(kept: np.ndarray, candidates: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
