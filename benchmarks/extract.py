@@ -21,7 +21,6 @@ elapsed seconds, says little. `difference`: the largest one between rows (or sco
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from machine import machine
 
 FPS = 30
 
@@ -64,6 +64,7 @@ CASES = {
     "two-stream-stride-16": Case("i3d+i3d/flow", 97, 16),
     "acar": Case("acar", 1800),
     "acar-bf16": Case("acar", 1800, None, "bf16"),
+    "tiny3d": Case("tiny3d", 96),
     "prefix-stride-4": Case("i3d", 140, 4, baseline="unshared"),
     "prefix-stride-8": Case("i3d", 200, 8, baseline="unshared"),
 }
@@ -154,9 +155,9 @@ class PlainExtraction:
         for part in getattr(extractor, "streams", (extractor,)):
             prefix = f"{part.convention.channels[0][0]}."
             own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-            load = PRESETS[part.name].load
-            assert load is not None
-            self.parts.append((part, load(own or weights).eval()))
+            network: Any = PRESETS[part.name].network()
+            network.load_state_dict(own or weights)
+            self.parts.append((part, network.eval()))
         settings = self.convention
         usable = case.frames - (settings.flow is not None)
         windows = (usable - settings.window) // settings.stride + 1
@@ -200,7 +201,7 @@ def plain_flow(pictures: list[np.ndarray], settings: Any) -> list[np.ndarray]:
 class People:
     """Ours: who does what at every second of the video, boxes given."""
 
-    def __init__(self, case: Case, path: Path, options: argparse.Namespace):
+    def __init__(self, case: Case, path: Path):
         from vidtad.allocation import keep_freed_memory
         from vidtad.pipelines.people.bundle import random_bundle
         from vidtad.pipelines.people.detection import PeopleDetector
@@ -227,18 +228,18 @@ class People:
 
 
 class PlainPeople:
-    """One clip after the other, each decoded by itself, through the published network."""
+    """One clip after the other, each decoded by itself, through the published network of `bundle`."""
 
-    def __init__(self, case: Case, path: Path, options: argparse.Namespace):
+    def __init__(self, path: Path, frames: int, windows: int, bundle: Any = None, device: str = "cpu"):
         from vidtad.extractors.keyframe_stream import preparation
         from vidtad.pipelines.people.bundle import convention_of, load_network, random_bundle
 
-        bundle = random_bundle("acar")
-        self.network, (self.convention, _) = load_network(bundle), convention_of(bundle)
+        bundle, self.device = bundle or random_bundle("acar"), device
+        self.network, (self.convention, _) = load_network(bundle, device=device), convention_of(bundle)
         self.reader, self.prepare = PlainReader(path), preparation(self.convention)
-        last = case.frames // FPS - 2
-        self.chosen = np.unique(np.linspace(2, last, min(last, options.windows)).round().astype(int))
-        self.row(2)
+        last = max(frames // FPS - 2, 1)
+        self.chosen = np.unique(np.linspace(min(2, last), last, min(last, windows)).round().astype(int))
+        self.row(int(self.chosen[0]))
 
     def __call__(self) -> tuple[np.ndarray, np.ndarray]:
         """(numbers of the keyframes, scores of the first person at each)."""
@@ -249,12 +250,16 @@ class PlainPeople:
         import torch
 
         settings = self.convention
-        pictures = list(self.reader.frames(settings.first(second * FPS), settings.window))[:: settings.step]
+        first, rate = settings.first(settings.centre(second)), float(settings.fps)
+        numbers = [round((first + k) * FPS / rate) for k in range(0, settings.window, settings.step)]
+        decoded = list(self.reader.frames(max(numbers[0], 0), numbers[-1] + 1 - max(numbers[0], 0)))
+        pictures = [decoded[min(max(number, 0) - max(numbers[0], 0), len(decoded) - 1)] for number in numbers]
         clip = torch.from_numpy(np.stack([self.prepare(picture)[0] for picture in pictures])).float()
         clip = (clip - torch.tensor(settings.mean)) / torch.tensor(settings.std)
         with torch.inference_mode():
-            logits = self.network(clip.permute(3, 0, 1, 2)[None].contiguous(), [torch.tensor(PEOPLE)])
-            found = self.network.scores(logits)[0].numpy()
+            clips = clip.permute(3, 0, 1, 2)[None].contiguous().to(self.device)
+            logits = self.network(clips, [torch.tensor(PEOPLE, device=self.device)])
+            found = self.network.scores(logits)[0].cpu().numpy()
         return np.where(found >= 0.01, found, 0.0)
 
 
@@ -262,7 +267,7 @@ def contender(name: str, options: argparse.Namespace, path: Path) -> Callable[[]
     """The one of two that this process is."""
     case = CASES[options.cases[0]]
     if case.extractor == "acar":
-        return (People if name == "ours" else PlainPeople)(case, path, options)
+        return People(case, path) if name == "ours" else PlainPeople(path, case.frames, options.windows)
     if name == "plain_loop":
         return PlainExtraction(case, path, options)
     return Extraction(case, path, options, shared=name == "ours")
@@ -356,24 +361,6 @@ def difference(folder: Path, baseline: str) -> float:
             raise SystemExit("the two have no window in common")
         left, right = ours["rows"][mine], base["rows"][theirs]
     return float(np.abs(left - right).max() / np.abs(right).max())
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
-    import cv2
-    import torch
-
-    model, flags = platform.processor(), ""
-    if Path("/proc/cpuinfo").exists():
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            model = value.strip() if key.strip() == "model name" else model
-            flags = value if key.strip() == "flags" else flags
-    short = [flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if flag in flags.split()]
-    return {"processor": model, "cores": os.cpu_count(), "flags": short, "torch": torch.__version__} | {
-        "opencv": cv2.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def main() -> None:

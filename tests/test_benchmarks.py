@@ -1,0 +1,49 @@
+"""Benchmarks run: in sizes of seconds, whose figures mean nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(script: str, *options: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(BENCHMARKS / script), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+
+
+def test_everything_that_waits_for_a_gpu_runs(tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    done = run("gpu.py", "--device", "cpu", "--tiny", "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    kept = json.loads(out.read_text())
+    assert kept["measurements"] == lines
+    assert kept["tiny"] and kept["machine"]["torch"] == torch.__version__
+    kinds = {line["case"].partition("-")[0] for line in lines}
+    assert kinds == {"network", "extraction", "tvl1", "react", "actionformer", "acar"}
+    assert all(line.get("ratio", line.get("fraction")) > 0 for line in lines)
+    assert all(line["mean_difference_px"] < 0.05 for line in lines if line["case"].startswith("tvl1"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
+    done = run("gpu.py", "--out", str(tmp_path / "gpu.json"))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1 and "no GPU" in done.stderr
+    assert not done.stdout and not (tmp_path / "gpu.json").exists()
+
+
+def test_extraction_against_the_plain_loop_gives_the_same_rows(tmp_path: Path) -> None:
+    out = tmp_path / "cpu.json"
+    done = run(
+        "extract.py", "--cases", "tiny3d", "--threads", "1", "--rounds", "1", "--height", "96", "--out", str(out)
+    )
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    assert line["difference"] < 1e-5
+    assert json.loads(out.read_text())["cases"] == [line]
