@@ -113,9 +113,14 @@ def test_offline_hog_stands_in_and_it_is_said(
         raise RunError("no connection")
 
     monkeypatch.setattr(detection, "load_persons", offline)
-    result = run("detect", clip, "--model", bundles["linear"], "--out", tmp_path, "--every", 2)
+    (tmp_path / "clips").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "clips" / name).write_bytes(clip.read_bytes())
+    result = run("detect", tmp_path / "clips", "--model", bundles["linear"], "--out", tmp_path, "--every", 2)
     assert result.exit_code == 0, result.stderr
-    assert "HOG detector, a fallback" in result.stderr and "fasterrcnn could not be had: no connection" in result.stderr
+    assert result.stderr.count("HOG detector, a fallback") == 1, "said once for the whole batch"
+    assert result.stderr.count("fasterrcnn could not be had: no connection") == 1
+    assert len(read_timeline(tmp_path / "b.json").detector["warnings"]) == 2
     asked = run("detect", clip, "--model", bundles["linear"], "--out", tmp_path / "2", "--persons", "fasterrcnn")
     assert asked.exit_code == 1 and asked.stderr.strip() == "vidtad: no connection"
 

@@ -163,6 +163,7 @@ class Results:
     def __init__(self, out: Path, formats: Sequence[str], *, as_json: bool) -> None:
         self.out, self.formats, self.as_json = out, formats, as_json
         self.done: dict[Path, Timeline] = {}
+        self.said: set[str] = set()
 
     def __call__(self, path: Path, found: "Detected") -> None:
         """One timeline is there."""
@@ -170,7 +171,9 @@ class Results:
 
         timeline = found.timeline
         for warning in timeline.detector["warnings"]:
-            note(warning)
+            if warning not in self.said:  # what holds for all of a batch is said once
+                note(warning)
+            self.said.add(warning)
         if timeline.detector.get("random_weights"):
             note(f"{path}: random weights, a dry run: the segments carry no meaning")
         if self.formats:
