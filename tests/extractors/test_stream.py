@@ -76,6 +76,22 @@ def test_windows_are_the_published_ones(count: int, window: int, stride: int, sk
     assert set(converted) <= shown
 
 
+@given(st.integers(1, 80), st.integers(1, 12), st.integers(1, 15), st.booleans(), st.data())
+def test_ranges_are_parts_of_the_whole(count: int, window: int, stride: int, tail: bool, data: st.DataObject) -> None:
+    convention = replace(CONVENTION, window=window, stride=stride, tail=tail)
+    whole = list(clips(stream(count)[0], convention, lambda rgb: rgb, fps=25.0))
+    full = max(0, (count - window) // stride + 1)
+    first = data.draw(st.integers(0, max(0, full - 1)))
+    stop = data.draw(st.one_of(st.none(), st.integers(first + 1, full))) if full else None
+    end = None if stop is None else (stop - 1) * stride + window + data.draw(st.integers(0, stride))
+    begin = data.draw(st.integers(max(0, first * stride - 3), first * stride))
+    frames = list(stream(count)[0])[begin:end]
+    found = list(clips(frames, convention, lambda rgb: rgb, fps=25.0, skip=first, first=begin, stop=stop))
+    expected = whole[first:stop]
+    assert [(c.numbers, c.centre_s, c.padded) for c in found] == [(c.numbers, c.centre_s, c.padded) for c in expected]
+    assert all(np.array_equal(c.pictures, w.pictures) for c, w in zip(found, expected, strict=True))
+
+
 @given(st.integers(1, 60), st.integers(1, 12), st.integers(1, 15), st.booleans(), st.integers(0, 5), st.data())
 def test_picked_frames_alone_are_converted(count, window, stride, tail, skip, data) -> None:
     picks = tuple(sorted(data.draw(st.sets(st.integers(0, window - 1), min_size=1))))
