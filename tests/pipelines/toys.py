@@ -10,11 +10,15 @@ from pathlib import Path
 from vidtad.errors import InputError, RunError
 from vidtad.files import write_text
 from vidtad.locks import claim
+from vidtad.pipelines.batches.engines import Item, Part
 
 
 @dataclass(frozen=True)
 class Toy:
-    """Writes `<out>/<stem>.txt`, or fails as the item's text says; notes every start in `<out>/log`."""
+    """Writes `<out>/<stem>.txt`, or fails as the item's text says; notes every start in `<out>/log`.
+
+    Of the parts of an item, noted in `<out>/parts`, the second does what the text says.
+    """
 
     out: Path
     refuses: bool = False
@@ -26,7 +30,14 @@ class Toy:
         if self.dies_at_birth:
             os.kill(os.getpid(), signal.SIGKILL)
 
-        def work(path: Path, progress) -> str:
+        def work(item: Item, progress) -> str:
+            if isinstance(item, Part):
+                with open(self.out / "parts", "a") as log:
+                    log.write(f"{item.path.name} {item.number}\n")
+                if item.number == 1:
+                    obey(item.path.read_text().strip(), self.out / f"{item.path.stem}.died", progress)
+                return "a part"
+            path = item
             with open(self.out / "log", "a") as log:
                 log.write(f"{path.name} {os.getpid()}\n")
             with claim(self.out / f".{path.stem}.lock"):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,32 @@ def test_a_worker_that_dies_is_replaced_and_its_item_tried_once_more(tmp_path: P
     begun = starts(tmp_path)
     assert begun.count("killer") == begun.count("unlucky") == 2
     assert all(begun.count(f"ok{i}") == 1 for i in range(4))
+
+
+@pytest.mark.parametrize("setup", [replace(SERIAL, ranges=3), replace(POOL, ranges=3)], ids=["serial", "pool"])
+def test_parts_go_before_their_item(setup: Setup, tmp_path: Path) -> None:
+    found = records(items(tmp_path / "in", {"a": "ok", "b": "bad", "c": "ok"}), Toy(tmp_path), setup)
+    assert {name: record.status for name, record in found.items()} == {"a": "done", "b": "failed", "c": "done"}
+    assert found["b"].error == "a bad item" and found["b"].path == tmp_path / "in" / "b"
+    assert sorted(starts(tmp_path)) == ["a", "c"], "an item with a bad part is not begun"
+    parts = (tmp_path / "parts").read_text().split("\n")[:-1]
+    assert len(parts) == len(set(parts)) and {f"{name} {n}" for name in "ac" for n in range(3)} <= set(parts)
+
+
+def test_a_part_that_kills_its_workers_takes_its_item_along(tmp_path: Path) -> None:
+    orders = {"killer": "die", "unlucky": "die once", "ok": "ok"}
+    found = records(items(tmp_path / "in", orders), Toy(tmp_path), replace(POOL, ranges=2))
+    assert {name: record.status for name, record in found.items()} == {
+        "killer": "failed", "unlucky": "done", "ok": "done",
+    }  # fmt: skip
+    assert "died 2 times (signal 9)" in found["killer"].error and sorted(starts(tmp_path)) == ["ok", "unlucky"]
+
+
+def test_a_full_disk_in_a_part_ends_the_batch(tmp_path: Path) -> None:
+    paths = items(tmp_path / "in", {"a": "ok", "b": "full", "c": "ok", "d": "ok"})
+    found = records(paths, Toy(tmp_path), replace(SERIAL, ranges=2))
+    assert [found[name].status for name in "abcd"] == ["done", "failed", "failed", "failed"]
+    assert "not begun" in found["c"].error and starts(tmp_path) == ["a"]
 
 
 def test_a_worker_that_hangs_is_given_up(tmp_path: Path) -> None:
