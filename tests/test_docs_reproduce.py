@@ -100,6 +100,7 @@ def downloads(tmp_path: Path, small_recipes: None) -> Path:
     for name, width in (("slowfast", 2304), ("omnivore", 1536), ("egovlp", 256)):
         features(tmp_path / name, width)
     (tmp_path / "cuhk.json").write_text(json.dumps({f"video_{n}": [0.9, 0.3] for n in range(6)}))
+    (tmp_path / "classes.txt").write_text("jump\nswim\n")
     (tmp_path / "verbs.txt").write_text("\n".join(["take", "put", "wash", *(f"verb {n}" for n in range(3, 97))]))
     (tmp_path / "nouns.txt").write_text("\n".join(["tap", "spoon", *(f"noun {n}" for n in range(2, 300))]))
     torch.manual_seed(0)

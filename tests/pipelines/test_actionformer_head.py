@@ -8,7 +8,7 @@ import torch
 
 from tests.bundles import seeded_actionformer
 from vidtad.bundle import load_bundle
-from vidtad.errors import InputError
+from vidtad.errors import InputError, RunError
 from vidtad.features import Grid
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
@@ -164,3 +164,26 @@ def test_unfitting_bundles_are_refused(tmp_path: Path, change: dict, word: str) 
     changed = {key: {**getattr(bundle, key), **value} for key, value in change.items()}
     with pytest.raises(InputError, match=word):
         load_detector(replace(bundle, **changed))
+
+
+@pytest.mark.parametrize("most", [700, 200])
+def test_full_memory_halves_the_pieces_and_says_so(most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = load_bundle(seeded_actionformer(tmp_path / "b.safetensors"))
+    detector, values = ActionFormerDetector(bundle), rows(3000, bundle.width)
+    whole = detector(values)
+    detect = detector.network.detect
+
+    def limited(embedded, mask):
+        if embedded.shape[1] > most:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 1 GiB")
+        return detect(embedded, mask)
+
+    monkeypatch.setattr(detector.network, "detect", limited)
+    if most < 256:
+        with pytest.raises(RunError, match="3000 feature rows"):
+            detector(values)
+        return
+    found = detector(values)
+    assert detector.piece == 375 and "375 rows" in detector.warnings[0]
+    np.testing.assert_allclose(found.segments, whole.segments, atol=1e-3)
+    np.testing.assert_allclose(found.scores, whole.scores, atol=1e-4)

@@ -8,7 +8,8 @@ import torch
 
 from vidtad.actionformer_presets import ActionFormerDecoding
 from vidtad.bundle import Bundle
-from vidtad.errors import InputError
+from vidtad.errors import InputError, RunError
+from vidtad.extractors.stream import out_of_memory
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.actionformer_keys import released_state
@@ -20,6 +21,8 @@ from vidtad.windows import from_resized, resized
 
 PIECE = 16384
 """Rows that one pass answers for; to either side it also reads what the network's reach asks for."""
+SMALLEST = 256
+"""Rows of a piece below which less memory would not be needed: what lies to either side is read too."""
 ROWS = 1024
 """Feature rows in memory at a time."""
 
@@ -37,8 +40,6 @@ class ActionFormerDetector:
     `precision`: of weights and activations, `float32` or `bf16`; what comes out is float32.
     """
 
-    warnings: tuple[str, ...] = ()
-
     def __init__(self, bundle: Bundle, device: str = "cpu", precision: str = "float32", *, piece: int = PIECE):
         config = known_fields(ActionFormerConfig, bundle.head_config, f"bundle {bundle.name}: head_config")
         self.bundle, self.device, self.precision, self.piece = bundle, torch.device(device), precision, piece
@@ -46,6 +47,7 @@ class ActionFormerDetector:
             ActionFormerDecoding, bundle.decoding, f"bundle {bundle.name}: decoding"
         )
         self.display_score = self.decoding.display_score
+        self.warnings: tuple[str, ...] = ()
         if config.classes != len(bundle.classes) or config.inputs != bundle.width:
             raise InputError(
                 f"bundle {bundle.name}: a head of {config.inputs} channels and {config.classes} classes does not "
@@ -58,7 +60,7 @@ class ActionFormerDetector:
     def __call__(self, values: np.ndarray, progress: Progress = no_progress) -> Detections:
         config, decoding = self.network.config, self.decoding
         rows = resized(values, config.max_len) if config.resize else values
-        points = predict_points(self.network, rows, self.device, self.piece, progress)
+        points = self._points(rows, progress)
         found = point_candidates(
             points.scores,
             points.offsets,
@@ -74,6 +76,26 @@ class ActionFormerDetector:
             return kept._replace(segments=from_resized(segments, len(values), config.max_len, overlap) + 0.5)
         # A released step lies at the centre of its window, where row i covers [i, i + 1].
         return kept._replace(segments=segments + 0.5)
+
+
+    def _points(self, rows: np.ndarray, progress: Progress) -> Points:
+        """Predictions for all rows, in pieces half as long, from then on, when the device runs out of memory."""
+        self.warnings = ()
+        while True:
+            try:
+                return predict_points(self.network, rows, self.device, self.piece, progress)
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            self.piece = min(self.piece, len(rows)) // 2
+            if self.piece < SMALLEST or self.network.config.reach is None:
+                raise RunError(
+                    f"out of memory on {self.device} with {len(rows)} feature rows of {self.bundle.name}; free memory "
+                    "there or pass --device cpu"
+                )
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            self.warnings = (f"memory ran out on {self.device}: went on with pieces of {self.piece} rows",)
 
 
 @torch.inference_mode()
