@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
@@ -265,7 +265,7 @@ class PlainPeople:
 
 def contender(name: str, options: argparse.Namespace, path: Path) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
     """The one of two that this process is."""
-    case = CASES[options.cases[0]]
+    case = case_of(options.cases[0], options)
     if case.extractor == "acar":
         return People(case, path) if name == "ours" else PlainPeople(path, case.frames, options.windows)
     if name == "plain_loop":
@@ -305,6 +305,11 @@ def best(rounds: list[dict[str, float]], stride: float) -> dict[str, float]:
     }
 
 
+def case_of(name: str, options: argparse.Namespace) -> Case:
+    """The case, as long as asked for."""
+    return replace(CASES[name], frames=options.frames or CASES[name].frames)
+
+
 def stride_of(case: Case) -> int:
     """Frames from one window to the next."""
     if case.extractor == "acar":
@@ -316,10 +321,10 @@ def stride_of(case: Case) -> int:
 
 def compare(name: str, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run one case both ways, turn by turn."""
-    case, path = CASES[name], folder / f"{name}.mp4"
+    case, path = case_of(name, options), folder / f"{name}.mp4"
     write_movie(path, case.frames, options.height)
     command = [sys.executable, __file__, "--cases", name, "--video", str(path)]
-    for key in ("threads", "batch", "windows"):
+    for key in ("threads", "batch", "windows", "frames"):
         if getattr(options, key) is not None:
             command += [f"--{key}", str(getattr(options, key))]
     rounds: dict[str, list[dict[str, float]]] = {"ours": [], case.baseline: []}
@@ -371,6 +376,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--windows", type=int, default=8, help="that the plain loop runs in a round")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--frames", type=int, help="of the video, instead of each case's own")
     parser.add_argument("--height", type=int, default=256, help="of the video in pixels")
     parser.add_argument("--out", type=Path, help="JSON file for all lines and the machine's kind")
     parser.add_argument("--be", help=argparse.SUPPRESS)

@@ -49,3 +49,14 @@ def test_unknown_name_gets_the_near_ones() -> None:
 def test_weights_of_another_network_are_refused() -> None:
     with pytest.raises(InputError, match="not those of InceptionI3d"):
         extractors.build("i3d", {"conv1.weight": torch.zeros(1)})
+
+
+def test_pictures_that_are_handed_in_stay_as_they_are() -> None:
+    extractor = extractors.build("r2plus1d/tsp", extractors.random_weights("r2plus1d/tsp"))
+    pictures = np.random.default_rng(0).uniform(0, 255, (2, 6, 6, 3)).astype(np.float32)
+    before = pictures.copy()
+    found = extractor.normalise(pictures)
+    np.testing.assert_array_equal(pictures, before)
+    settings = extractor.convention
+    expected = (before - np.float32(settings.mean)) / np.float32(settings.std)
+    np.testing.assert_allclose(found.numpy(), np.moveaxis(expected, -1, -4), rtol=1e-6)

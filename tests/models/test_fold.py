@@ -1,11 +1,21 @@
 """Networks made ready for inference compute what they did before."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from vidtad import extractors
-from vidtad.models.fold import Planar, averages_in_float32, channels_last, fold_batch_norm, planar
+from vidtad.models.fold import (
+    Planar,
+    Pointwise,
+    averages_in_float32,
+    channels_last,
+    fold_batch_norm,
+    planar,
+    pointwise,
+)
 
 CASES = [
     ((1, 1, 1), (1, 1, 1), 0, 1),
@@ -70,3 +80,14 @@ def test_short_number_formats_run(name: str) -> None:
     clips = torch.rand(1, 32, 224, 224, 3).movedim(-1, 1) if name == "s3d" else torch.rand(1, 3, 32, 64, 64)
     expected, found = network.features(clips), short.features(clips.bfloat16()).float()
     assert (found - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
+def test_1x1_kernels_by_another_product_are_the_same_function() -> None:
+    torch.manual_seed(3)
+    original = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 1, stride=2), torch.nn.Conv2d(16, 4, 3)).eval()
+    made = pointwise(copy.deepcopy(original))
+    assert isinstance(made[0], Pointwise) and not isinstance(made[1], Pointwise)
+    maps = torch.randn(2, 8, 9, 9)
+    with torch.inference_mode():
+        torch.testing.assert_close(made(maps), original(maps), rtol=0, atol=1e-5)
+        torch.testing.assert_close(made.bfloat16()(maps.bfloat16()).float(), original(maps), rtol=0.1, atol=0.05)

@@ -1,6 +1,7 @@
 """RGB and flow in one pass: order, names, weights, kept flow, precision, and detectors that want both."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ from vidtad.cli import app
 from vidtad.conversion import bundle_from_react
 from vidtad.errors import InputError
 from vidtad.extractors import random_weights, with_streams
-from vidtad.features import load_features
+from vidtad.features import Features, Grid, Provenance, load_features
 from vidtad.models.react import THUMOS14, ReAct
 from vidtad.pipelines.extraction import extract_file
 from vidtad.pipelines.extractors import bundle_extractor, load_extractor, pick_precision
+from vidtad.pipelines.temporal import check_fits
 from vidtad.timeline import read_timeline
+from vidtad.video import probe
 
 FRAMES = 14
 
@@ -175,3 +178,15 @@ def test_precision_by_name() -> None:
     assert pick_precision("auto", "cpu") == "float32" and pick_precision("fp16", "cpu") == "fp16"
     with pytest.raises(InputError, match="did you mean bf16"):
         pick_precision("bf61", "cpu")
+
+
+def test_channels_in_another_order_than_the_detectors_are_refused(clip: Path) -> None:
+    torch.manual_seed(0)
+    bundle = bundle_from_react({"state_dict": ReAct(THUMOS14).state_dict()})
+    rows, grid = np.zeros((3, 2048), np.float32), Grid(Fraction(25), 5, 5, np.arange(3) / 5)
+    there = Provenance(bundle.extractor, bundle.channels)
+    check_fits(Features(rows, grid, probe(clip), there), bundle, "right.npy")
+    swapped = Provenance(bundle.extractor, bundle.channels[::-1])
+    with pytest.raises(InputError, match="channel order is flow 1024, rgb 1024 but") as error:
+        check_fits(Features(rows, grid, probe(clip), swapped), bundle, "swapped.npy")
+    assert "\n" not in str(error.value)
