@@ -109,6 +109,7 @@ class Pointwise(nn.Conv2d):
         """As `Conv2d`."""
         if x.device.type != "cpu" or x.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
             return super().forward(x)
+        assert isinstance(self.padding, tuple)
         return torch.mkldnn_convolution(
             x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
         )
