@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from vidtad.models.actionformer_config import THUMOS14_I3D, ActionFormerConfig
 from vidtad.models.local_attention import global_attention, local_attention
 
-SLICE = 1024
+SLICE = 512
 """Steps at a time that blocks and dense convolutions see when no gradient is wanted."""
 
 

@@ -23,7 +23,7 @@ PIECE = 16384
 """Rows that one pass answers for; to either side it also reads what the network's reach asks for."""
 SMALLEST = 256
 """Rows of a piece below which less memory would not be needed: what lies to either side is read too."""
-ROWS = 1024
+ROWS = 256
 """Feature rows in memory at a time."""
 
 
