@@ -3,8 +3,10 @@
 Whoever stretches an arm "hands over" when the person at the other end of the picture does so too, and merely "reaches
 out" when not: what tells the two apart is done by another person, further away than what a cell of the maps sees.
 Scores bundles of `scripts/train_people_demo.py` on clips of other seeds, through the code of `vidtad detect`, with
-annotated boxes and with boxes the Action Transformer found itself, the same ones for all heads. Prints one JSON line a
-case: its frame mAP (AVA's rules, box IoU 0.5), per-class AP, and the linear head's of the same run as `baseline`.
+annotated boxes and with boxes the Action Transformer found itself, the same ones for all heads. `its I3D head` is the
+baseline of the Action Transformer's paper, trained with it on the same trunk: the person's region, without attention.
+Prints one JSON line a case: its frame mAP (AVA's rules, box IoU 0.5), per-class AP, and the linear head's of the same
+run as `baseline`.
 
     python benchmarks/people_learning.py --clips 20 --work /tmp/people
 """
@@ -33,10 +35,13 @@ FIRST_SEED = 1001
 PERSON_SCORE = 0.5
 
 
-def detected(bundle: Bundle, clips: Path, boxes: Path | None) -> Timeline:
-    """Timelines of all clips with boxes of a file, or (None) the network's own."""
+def detected(bundle: Bundle, clips: Path, boxes: Path | None, *, region_alone: bool = False) -> Timeline:
+    """Timelines of all clips with boxes of a file, or (None) the network's own; `region_alone`: by the I3D head."""
     bundle = replace(bundle, decoding={"action_score": 0.0, "person_score": PERSON_SCORE})
     detector = PeopleDetector(bundle, PeopleOptions(boxes=boxes) if boxes else PeopleOptions(persons=OWN))
+    if region_alone:
+        head = detector.network.head
+        head.forward = lambda maps, rows, valid=None: head.run(maps, rows).i3d_logits[:, 1:]
     return merge(detector(path) for path in sorted(clips.glob("*.mp4")))
 
 
@@ -66,14 +71,11 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=20)
     parser.add_argument("--work", type=Path, required=True, help="folder for clips and timelines")
     parser.add_argument("--bundles", type=Path, default=BUILTIN_FOLDER, help="folder of demo-HEAD.safetensors")
-    parser.add_argument("--control", type=Path, help="a linear head on the Action Transformer's trunk")
     given = parser.parse_args()
     torch.set_num_threads(1)
     clips = given.work / "clips"
     write_people_clips(clips, range(FIRST_SEED, FIRST_SEED + given.clips))
     bundles = {name: load_bundle(given.bundles / f"demo-{name}.safetensors") for name in HEADS}
-    if given.control is not None:
-        bundles["linear on I3D"] = load_bundle(given.control)
     proposed = given.work / "proposed.json"
     own = scored(detected(bundles["action-transformer"], clips, None), clips, proposed)
     print(json.dumps({"case": "proposed boxes", **quality(proposed, clips / "people.csv")}), flush=True)
@@ -84,6 +86,8 @@ def main() -> None:
             result = scored(detected(bundle, clips, boxes), clips, given.work / "timeline.json")
             base = base or result.average_mAP
             _say(f"{name}, {kind}", result, base, time.process_time() - began)
+        region = detected(bundles["action-transformer"], clips, boxes, region_alone=True)
+        _say(f"its I3D head, {kind}", scored(region, clips, given.work / "timeline.json"), base, None)
     _say("action-transformer, its own regions", own, base, None)
 
 

@@ -15,6 +15,7 @@ from vidtad.checkpoints import (
     Checkpoint,
     add,
     builtin_bundle,
+    bundle_path,
     cache_dir,
     fetch,
     list_models,
@@ -128,6 +129,39 @@ def test_a_name_is_resolved_in_order():
     assert resolve_model("react-thumos14")[0].name == "react-thumos14"
     assert resolve_model("react-demo")[0].demonstration
     assert builtin_bundle("react").demonstration
+
+
+def build_in_people(head):
+    folder = checkpoints.BUILTIN_FOLDER
+    name = f"demo-{head}"
+    return save_bundle(a_bundle(name, head=head, demonstration=True), folder / f"{name}.safetensors")
+
+
+def test_heads_of_people_have_a_demonstration_too(monkeypatch):
+    for head in ("linear", "acar", "acfb"):
+        build_in_people(head)
+    bundle, notice = resolve_model("acar")
+    assert bundle.name == "demo-acar" and "vidtad models add FILE --as acar-r101-ava-kinetics" in notice
+    assert "vidtad train --model acfb" in resolve_model("acfb")[1]
+    save_bundle(a_bundle("acar-r50-ava", head="acar"), cache_dir() / "bundles" / "acar-r50-ava.safetensors")
+    assert resolve_model("acar")[0].name == "acar-r50-ava" and builtin_bundle("acar").name == "demo-acar"
+    # Dry runs and further training want the published size.
+    assert bundle_path("acfb") is None and bundle_path("demo-acfb") is not None
+
+
+def test_a_published_detector_with_an_address_is_preferred_to_the_demonstration(monkeypatch):
+    build_in_people("linear")
+    assert resolve_model("demo-linear")[0].demonstration
+    asked = []
+
+    def offline(id):
+        asked.append(id)
+        raise RunError(f"{id} cannot be fetched")
+
+    monkeypatch.setattr(checkpoints, "fetch", offline)
+    with pytest.raises(RunError, match=r"cannot be fetched; `demo-linear` is built in"):
+        resolve_model("linear")
+    assert asked == ["slowfast-8x8-r50-ava"]
 
 
 @pytest.mark.parametrize(

@@ -153,3 +153,17 @@ def test_shipped_bundle_knows_the_generated_classes(head):
     detector = load_detector(bundle)
     assert bundle_extractor(bundle).extractor.convention.width == bundle.width
     assert 0 < detector.display_score < 1
+
+
+@pytest.mark.parametrize("head", ["linear", "acar", "acfb", "action-transformer"])
+def test_shipped_bundle_of_people_knows_the_generated_classes(head):
+    from vidtad.checkpoints import BUILTIN_FOLDER, builtin_bundle
+    from vidtad.pipelines.demo import FIRST_UNSEEN_SEED
+    from vidtad.pipelines.people.bundle import load_network
+    from vidtad.synth import PEOPLE_CLASSES
+
+    bundle = builtin_bundle(head)
+    assert bundle.name == f"demo-{head}" and bundle.classes == PEOPLE_CLASSES and bundle.demonstration
+    assert (BUILTIN_FOLDER / f"{bundle.name}.safetensors").stat().st_size < 5_000_000
+    assert not set(range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + 1000)) & set(range(*bundle.training["seeds"]))
+    assert load_network(bundle).head.config.classes == len(PEOPLE_CLASSES)

@@ -34,6 +34,29 @@ def test_the_demonstration_of_motion_is_scored_without_classes(tmp_path: Path) -
     assert all(path.stem.startswith("synth2_") for path in (tmp_path / "videos").glob("*.mp4"))
 
 
+@pytest.mark.parametrize("model", ["linear", "acar", "acfb", "action-transformer"])
+def test_heads_of_people_are_scored_by_frame_map(model: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--videos", "2", "--model", model, "--json"])
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["protocol"] == "ava" and document["model"] == f"demo-{model}" and document["demonstration"]
+    assert document["frame_mAP"] == document["average_mAP"]
+    assert document["boxes"] == ("its own proposals" if model == "action-transformer" else "annotated")
+    # The linear head cannot know whether somebody far away stretches an arm too.
+    told_apart = min(document["ap"]["1 hand over"][0], document["ap"]["2 reach out"][0])
+    assert told_apart < 0.85 if model == "linear" else told_apart > 0.85
+    assert min(document["ap"]["3 squat"][0], document["ap"]["4 stand"][0]) > 0.9
+    timeline = read_timeline(tmp_path / "timeline.json")
+    assert len(timeline.people) == 2 and all(timeline.people.values())
+
+
+def test_the_demonstration_of_people_in_words(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--videos", "1", "--model", "acar"])
+    assert result.exit_code == 0 and "boxes: annotated" in result.stdout and "hand over" in result.stdout
+    harder = CliRunner().invoke(app, ["demo", "--out", str(tmp_path), "--model", "acar", "--level", "2"])
+    assert harder.exit_code == 2 and "one level" in harder.stderr
+
+
 def test_any_video_is_answered_by_the_built_in_bundle_and_says_so(tmp_path: Path) -> None:
     from vidtad.synth import write_clips
 
