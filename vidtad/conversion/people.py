@@ -32,6 +32,7 @@ RELEASED: dict[str, _Released] = {
     "acar-r101-ava": _Released("acar", "slowfast/acar-r101", 0.85, 0.3169),
     "acar-r101-ava-kinetics": _Released("acar", "slowfast/acar-r101", 0.85, 0.3374),
     "slowfast-8x8-r50-ava": _Released("linear", "slowfast/ava", 0.8, 0.2467),
+    "slow-4x16-r50-ava": _Released("linear", "slow/ava", 0.8, 0.195),
     "slowfast-32x2-r101-ava2.1": _Released("linear", "slowfast/ava", 0.8, 0.282),
     "slowfast-32x2-r101-ava2.2": _Released("linear", "slowfast/ava", 0.8, 0.291),
     "slowfast-64x2-r101-ava2.2": _Released("linear", "slowfast/ava-64x2", 0.8, 0.294),

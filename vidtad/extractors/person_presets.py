@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vidtad.errors import InputError
 from vidtad.extractors.keyframes import KeyframeConvention
-from vidtad.models import slowfast
+from vidtad.models import slow, slowfast
 from vidtad.models.action_transformer import I3dTrunk, from_i3d
 from vidtad.models.loading import load_exactly
 
@@ -35,6 +35,12 @@ def _slowfast(state: Mapping[str, Tensor], options: slowfast.SlowFastOptions) ->
 
     renamed = from_published(state)
     return slowfast.load({key: value for key, value in renamed.items() if not key.startswith("head.")}, options)
+
+
+def _slow(state: Mapping[str, Tensor]) -> nn.Module:
+    from vidtad.models.slowfast_keys import from_published
+
+    return slow.load({key: value for key, value in from_published(state).items() if not key.startswith("head.")})
 
 
 def _i3d(state: Mapping[str, Tensor]) -> nn.Module:
@@ -81,6 +87,7 @@ TRUNKS: dict[str, PersonTrunk] = {
     "slowfast/acar-r50": _trunk(replace(_PSF, interpolation="pillow")),
     "slowfast/acar-r101": _trunk(_ACAR_R101, slow_frames="stride"),
     "slowfast/mmaction2": _trunk(_MMACTION, slow_frames="stride", dilations=(1, 1, 1, 1)),
+    "slow/ava": PersonTrunk(replace(_PSF, step=16), slow.Slow, _slow, 2048),
     "slowfast/tiny": _trunk(_TINY, _TINY_SHAPE),
     "i3d/ava": PersonTrunk(_I3D, I3dTrunk, _i3d, 832),
     "i3d/tiny": PersonTrunk(

@@ -5,7 +5,7 @@ PySlowFast itself (`s1.pathway0_stem...`), pytorchvideo (`blocks.0.multipathway_
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -21,23 +21,29 @@ _PATH = {"slow": "0", "fast": "1"}
 
 
 def from_pytorchvideo(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename pytorchvideo's `model_state`, classification (`blocks.*`) or detection (`model.blocks.*`)."""
+    """Rename pytorchvideo's `model_state`, classification (`blocks.*`) or detection (`model.blocks.*`).
+
+    Of a network of the slow pathway alone, too, whose blocks have no `multipathway_blocks` around them.
+    """
+
+    def stem(part: str) -> Callable[[re.Match[str]], str]:
+        return lambda found: f"s1.pathway{(found[1] or '0')[0]}_stem.{part}."
 
     def rename(key: str) -> str:
         key = key.removeprefix("model.")
-        key = re.sub(r"^blocks\.6\.proj\.|^detection_head\.proj\.", "head.projection.", key)
-        key = re.sub(r"^blocks\.0\.multipathway_blocks\.(\d)\.conv\.", r"s1.pathway\1_stem.conv.", key)
-        key = re.sub(r"^blocks\.0\.multipathway_blocks\.(\d)\.norm\.", r"s1.pathway\1_stem.bn.", key)
+        key = re.sub(r"^blocks\.[56]\.proj\.|^detection_head\.proj\.", "head.projection.", key)
+        key = re.sub(r"^blocks\.0\.(?:multipathway_blocks\.)?(\d\.)?conv\.", stem("conv"), key)
+        key = re.sub(r"^blocks\.0\.(?:multipathway_blocks\.)?(\d\.)?norm\.", stem("bn"), key)
         fusion = re.match(r"blocks\.(\d)\.multipathway_fusion\.(conv_fast_to_slow|norm)\.(.+)", key)
         if fusion:
             part = "bn" if fusion[2] == "norm" else "conv_f2s"
             return f"s{int(fusion[1]) + 1}_fuse.{part}.{fusion[3]}"
-        block = re.match(r"blocks\.(\d)\.multipathway_blocks\.(\d)\.res_blocks\.(\d+)\.(.+)", key)
+        block = re.match(r"blocks\.(\d)\.(?:multipathway_blocks\.(\d)\.)?res_blocks\.(\d+)\.(.+)", key)
         if block:
             inner = block[4].replace("branch1_conv.", "branch1.").replace("branch1_norm.", "branch1_bn.")
             inner = re.sub(r"branch2\.conv_([abc])\.", r"branch2.\1.", inner)
             inner = re.sub(r"branch2\.norm_([abc])\.", r"branch2.\1_bn.", inner)
-            return f"s{int(block[1]) + 1}.pathway{block[2]}_res{block[3]}.{inner}"
+            return f"s{int(block[1]) + 1}.pathway{block[2] or 0}_res{block[3]}.{inner}"
         return key
 
     return {rename(key): tensor for key, tensor in state_dict.items()}
@@ -155,6 +161,7 @@ def from_mmaction2(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 _LAYOUTS = (
     ("s1.pathway0_stem.conv.weight", dict),
     ("blocks.0.multipathway_blocks.0.conv.weight", from_pytorchvideo),
+    ("blocks.0.conv.weight", from_pytorchvideo),
     ("t_conv1_w", from_caffe2),
     ("fast_conv1.weight", from_acar),
     ("backbone.fast_path.conv1.conv.weight", from_mmaction2),

@@ -140,7 +140,7 @@ def test_workers_end_with_the_run_and_with_their_parent(tmp_path: Path) -> None:
         [sys.executable, str(tmp_path / "parent.py")],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )
     assert parent.stdout and parent.stdout.readline() == "begun\n"
     parent.kill()
