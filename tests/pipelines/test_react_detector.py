@@ -12,6 +12,7 @@ from tests.bundles import seeded_actionformer, seeded_react
 from vidtad.bundle import load_bundle
 from vidtad.errors import RunError
 from vidtad.features import Features, Grid, Provenance
+from vidtad.models.react import ReActOutput
 from vidtad.pipelines.temporal import ReActDetector, detect_features, load_detector
 from vidtad.video import VideoInfo
 from vidtad.windows import resized
@@ -30,16 +31,32 @@ def rows(count: int, width: int) -> np.ndarray:
 
 def limited(made: ReActDetector, monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
     """Let the network fail like a full GPU above so many windows; sizes that were tried."""
-    tried, network = [], made.network
+    tried, overlapping = [], made.network.overlapping
 
-    def run(features: torch.Tensor, mask: torch.Tensor):
-        tried.append(len(features))
-        if len(features) > most:
+    def run(features: torch.Tensor, index: torch.Tensor) -> ReActOutput:
+        tried.append(len(index))
+        if len(index) > most:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
-        return network(features, mask)
+        return overlapping(features, index)
 
-    monkeypatch.setattr(made, "network", run)
+    monkeypatch.setattr(made.network, "overlapping", run)
     return tried
+
+
+@torch.inference_mode()
+def test_rows_that_windows_share_are_projected_once_and_the_same(tmp_path: Path) -> None:
+    made = detector(tmp_path)
+    values = torch.from_numpy(rows(23, made.config.in_channels))
+    index = torch.arange(0, 12, 4)[:, None] + torch.arange(16)
+    index[index >= len(values)] = -1
+    windows = torch.stack(
+        [torch.cat([values[row[row >= 0]], values.new_zeros(16, values.shape[1])])[:16] for row in index]
+    )
+    found, wanted = made.network.overlapping(values, index), made.network(windows, index < 0)
+    assert int(wanted.lengths[-1]) == 15
+    torch.testing.assert_close(found.projected, wanted.projected)
+    torch.testing.assert_close(found.segments, wanted.segments)
+    torch.testing.assert_close(found.scores(), wanted.scores())
 
 
 def test_full_memory_halves_the_windows_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +92,7 @@ def test_other_errors_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def broken(*_: torch.Tensor):
         raise RuntimeError("no kernel image")
 
-    monkeypatch.setattr(made, "network", broken)
+    monkeypatch.setattr(made.network, "overlapping", broken)
     with pytest.raises(RuntimeError, match="kernel"):
         made(rows(40, made.config.in_channels))
 

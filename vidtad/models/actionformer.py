@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from vidtad.models.actionformer_config import THUMOS14_I3D, ActionFormerConfig
 from vidtad.models.local_attention import global_attention, local_attention
 
-SLICE = 512
-"""Steps at a time that blocks and dense convolutions see when no gradient is wanted."""
+SLICE = 384
+"""Steps at a time that blocks, dense convolutions and heads see when no gradient is wanted."""
 
 
 @dataclass(frozen=True)
@@ -332,12 +332,26 @@ class ActionFormer(nn.Module):
     def detect(self, embedded: Tensor, mask: Tensor) -> ActionFormerOutput:
         """The rest of the network, for what `embed` gave."""
         pyramid, valid, masks = self.pyramid(embedded, mask)
-        logits, offsets = [], []
-        for level, (x, inside) in enumerate(zip(pyramid, valid, strict=True)):
-            normed = self.neck(x, level)
-            logits.append(self.cls_head(normed, inside))
-            offsets.append(self.reg_head.offsets(normed, inside, level))
-        return ActionFormerOutput(tuple(logits), tuple(offsets), tuple(masks))
+        heads = self._predict if torch.is_grad_enabled() else self._predict_in_slices
+        found = [heads(x, inside, level) for level, (x, inside) in enumerate(zip(pyramid, valid, strict=True))]
+        logits, offsets = zip(*found, strict=True)
+        return ActionFormerOutput(logits, offsets, tuple(masks))
+
+    def _predict(self, x: Tensor, valid: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        normed = self.neck(x, level)
+        return self.cls_head(normed, valid), self.reg_head.offsets(normed, valid, level)
+
+    def _predict_in_slices(self, x: Tensor, valid: Tensor, level: int) -> tuple[Tensor, Tensor]:
+        """The same with few of the heads' activations in memory at a time."""
+        length, margin = x.shape[1], self.config.head_layers * (self.config.kernel // 2)
+        parts = []
+        for start in range(0, length, SLICE):
+            left, right = max(start - margin, 0), min(start + SLICE + margin, length)
+            own = slice(start - left, min(start + SLICE, length) - left)
+            found = self._predict(x[:, left:right], valid[:, left:right], level)
+            parts.append([part[:, own] for part in found])
+        logits, offsets = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        return logits, offsets
 
     def pyramid(self, embedded: Tensor, mask: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Backbone outputs (B, T_l, D), validity (B, T_l, 1) as 0 or 1, and masks (B, T_l), of each level."""

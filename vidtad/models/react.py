@@ -133,7 +133,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, reference: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         x = self.norm1(x + self.self_attn(x, reference, x, mask, lengths))
-        return x + self.linear2(F.relu(self.linear1(x)))
+        return x + self.linear2(F.relu(self.linear1(x), inplace=True))
 
 
 class RelationAttention(nn.Module):
@@ -179,7 +179,7 @@ class DecoderLayer(nn.Module):
         related = self.self_attn(x, blocked)
         x = self.norm1(x + related)
         x = self.norm2(x + self.cross_attn(related, reference, memory, mask, lengths))
-        return self.norm3(x + self.linear2(F.relu(self.linear1(x))))
+        return self.norm3(x + self.linear2(F.relu(self.linear1(x), inplace=True)))
 
 
 class Encoder(nn.Module):
@@ -279,10 +279,22 @@ class ReAct(nn.Module):
             )
         if mask.shape != features.shape[:2]:
             raise ValueError(f"ReAct: mask {tuple(mask.shape)} for features {tuple(features.shape)}")
+        return self.detect(self.input_proj(features), mask)
+
+    def overlapping(self, rows: Tensor, index: Tensor) -> ReActOutput:
+        """The same for windows that share rows, each of which is projected once.
+
+        `rows` (N, in_channels) float; `index` (B, T) int64, the rows of each window, -1 on padding.
+        """
+        zero = rows.new_zeros(1, rows.shape[1])
+        projected = self.input_proj(torch.cat([rows, zero]))
+        return self.detect(projected[index], index < 0)
+
+    def detect(self, projected: Tensor, mask: Tensor) -> ReActOutput:
+        """From projected features (B, T, C); `mask` as in `forward`."""
         lengths = (~mask).sum(1).clamp(min=1)
-        projected = self.input_proj(features)
         memory = self.encode(projected, mask, lengths)
-        content, position = self.query_embed.weight.expand(len(features), -1, -1).chunk(2, dim=-1)
+        content, position = self.query_embed.weight.expand(len(projected), -1, -1).chunk(2, dim=-1)
         reference = at_least_single(self.transformer.decoder.reference_point(position)).sigmoid()
         hidden, segments = self.decode(content, reference, memory, mask, lengths)
         logits = torch.stack([head(h) for head, h in zip(self.class_embed, hidden, strict=True)])

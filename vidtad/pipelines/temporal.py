@@ -83,7 +83,9 @@ class ReActDetector:
                 f"fit its {bundle.width} feature channels and {len(bundle.classes)} class names"
             )
         self.config = config
-        self.network = load_exactly(ReAct(config), released_state(bundle.head_weights)).eval().to(self.device)
+        self.network = ReAct(config).eval()
+        load_exactly(self.network, released_state(bundle.head_weights))
+        self.network.to(self.device)
 
     @torch.inference_mode()
     def __call__(self, values: np.ndarray, progress: Progress = no_progress) -> Detections:
@@ -113,15 +115,13 @@ class ReActDetector:
 
     def _windows(self, rows: np.ndarray, windows: list[slice]) -> tuple[np.ndarray, np.ndarray] | None:
         """Segments (W, Q, 2) and scores (W, Q, classes) of some windows; None when they do not fit the memory."""
-        config = self.config
-        padded = np.zeros((len(windows), config.clip_len, config.in_channels), dtype=np.float32)
-        lengths = torch.tensor([window.stop - window.start for window in windows])
-        for row, window in zip(padded, windows, strict=True):
-            row[: window.stop - window.start] = rows[window]
-        mask = torch.arange(config.clip_len)[None] >= lengths[:, None]
+        first = windows[0].start
+        covered = torch.from_numpy(np.array(rows[first : windows[-1].stop], dtype=np.float32))
+        index = torch.tensor([window.start for window in windows])[:, None] - first + torch.arange(self.config.clip_len)
+        index[index >= len(covered)] = -1  # only the last window of a video is short
         try:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                output = self.network(torch.from_numpy(padded).to(self.device), mask.to(self.device)).single()
+                output = self.network.overlapping(covered.to(self.device), index.to(self.device)).single()
             return output.segments[-1].cpu().numpy(), output.scores().cpu().numpy()
         except RuntimeError as error:
             if not out_of_memory(error):
