@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from extract import FPS, PEOPLE, PlainPeople, write_movie
+from extract import FPS, PEOPLE, PlainPeople, acar_bundle, write_movie
 from machine import machine
 
 Line = dict[str, Any]
@@ -311,7 +311,7 @@ def _passed(bench: Bench, values: np.ndarray, precision: str) -> Any:
 
 def acar(bench: Bench) -> Iterator[Line]:
     """People of a video at every second, boxes given, against clip by clip."""
-    from vidtad.pipelines.people.bundle import person_bundle, random_bundle, random_network
+    from vidtad.pipelines.people.bundle import person_bundle, random_network
     from vidtad.pipelines.people.detection import PeopleDetector
     from vidtad.pipelines.people.options import PeopleOptions
 
@@ -320,7 +320,7 @@ def acar(bench: Bench) -> Iterator[Line]:
     boxes = bench.folder / "boxes.csv"
     rows = [f"{path.stem},{t},{','.join(map(str, box))}" for t in range(seconds) for box in PEOPLE]
     boxes.write_text("\n".join(rows) + "\n")
-    bundle = random_bundle("acar")
+    bundle = acar_bundle()
     if not bench.sizes.people:
         classes = tuple(f"class {number}" for number in range(60))
         bundle = person_bundle(
