@@ -96,11 +96,15 @@ def train(work: Path, name: str) -> Path:
     return out
 
 
+def decoding(name: str) -> dict[str, Any]:
+    """How the shipped bundle of a head finds people, and that it tells every score."""
+    own = name == "action-transformer"
+    return {"action_score": 0.0, **({"persons": "own", "person_score": 0.5} if own else {"persons": "hog"})}
+
+
 def shipped(name: str, trained: Path) -> Bundle:
     """The bundle as it is shipped: half precision, without batch-norm counters, on generated clips only."""
     bundle = load_bundle(trained)
-    own = {"persons": "own", "person_score": 0.5}
-    decoding = {"action_score": 0.0} | (own if name == "action-transformer" else {"persons": "hog"})
     training = {
         **bundle.training,
         "data": "generated clips (vidtad.synth.people); nothing recorded",
@@ -109,7 +113,7 @@ def shipped(name: str, trained: Path) -> Bundle:
         "seeds": [CLIPS.start, CLIPS.stop],
     }
     return replace(
-        bundle, name=f"demo-{name}", head_weights=_rounded(bundle.head_weights), decoding=decoding, training=training,
+        bundle, name=f"demo-{name}", head_weights=_rounded(bundle.head_weights), decoding=decoding(name), training=training,
         extractor_weights=_rounded(bundle.extractor_weights or {}), licence="Apache-2.0", demonstration=True,
     )  # fmt: skip
 

@@ -1,12 +1,15 @@
 """Generated clips: the same seed gives the same frames, and the truth is what is drawn."""
 
+import dataclasses
 import hashlib
+import importlib
 import itertools
 import json
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import av
 import numpy as np
@@ -167,3 +170,17 @@ def test_shipped_bundle_of_people_knows_the_generated_classes(head):
     assert (BUILTIN_FOLDER / f"{bundle.name}.safetensors").stat().st_size < 5_000_000
     assert not set(range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + 1000)) & set(range(*bundle.training["seeds"]))
     assert load_network(bundle).head.config.classes == len(PEOPLE_CLASSES)
+
+
+def test_shipped_bundles_of_people_are_what_their_script_writes(monkeypatch):
+    from vidtad.checkpoints import builtin_bundle
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    script = importlib.import_module("train_people_demo")
+    for head in script.SHIPPED:
+        bundle, job = builtin_bundle(head), script.recipes()[head].job
+        assert bundle.decoding == script.decoding(head)
+        assert bundle.training["seeds"] == [script.CLIPS.start, script.CLIPS.stop]
+        assert bundle.training["script"] == "scripts/train_people_demo.py"
+        made = json.loads(json.dumps(dataclasses.asdict(job.schedule)))
+        assert (bundle.training["seed"], bundle.training["batch"], bundle.training["schedule"]) == (job.seed, job.batch, made)
