@@ -183,4 +183,5 @@ def test_shipped_bundles_of_people_are_what_their_script_writes(monkeypatch):
         assert bundle.training["seeds"] == [script.CLIPS.start, script.CLIPS.stop]
         assert bundle.training["script"] == "scripts/train_people_demo.py"
         made = json.loads(json.dumps(dataclasses.asdict(job.schedule)))
-        assert (bundle.training["seed"], bundle.training["batch"], bundle.training["schedule"]) == (job.seed, job.batch, made)
+        found = [bundle.training[key] for key in ("seed", "batch", "schedule")]
+        assert found == [job.seed, job.batch, made]
