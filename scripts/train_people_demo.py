@@ -113,8 +113,9 @@ def shipped(name: str, trained: Path) -> Bundle:
         "seeds": [CLIPS.start, CLIPS.stop],
     }
     return replace(
-        bundle, name=f"demo-{name}", head_weights=_rounded(bundle.head_weights), decoding=decoding(name), training=training,
-        extractor_weights=_rounded(bundle.extractor_weights or {}), licence="Apache-2.0", demonstration=True,
+        bundle, name=f"demo-{name}", head_weights=_rounded(bundle.head_weights), decoding=decoding(name),
+        extractor_weights=_rounded(bundle.extractor_weights or {}), training=training, licence="Apache-2.0",
+        demonstration=True,
     )  # fmt: skip
 
 
