@@ -89,10 +89,3 @@ def test_commands_and_options_exist(page: Path) -> None:
             for word in words:
                 if word.startswith("--"):
                     assert word.partition("=")[0] in help_text, f"{page.name}: {word} in {command}"
-
-
-def test_internal_links_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CHANGELOG.md", *PAGES]:
-        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name} links to {target}"
