@@ -51,9 +51,23 @@ def test_clips_of_people(tmp_path: Path) -> None:
     assert code == 2 and "people_000009.mp4" in said
 
 
-@pytest.mark.parametrize(
-    "wrong", [["--level", "7"], ["--videos", "0"], ["--seed", "-1"], ["--people", "--level", "2"]]
-)
+@pytest.mark.parametrize("wrong", [["--level", "7"], ["--videos", "0"], ["--seed", "-1"], ["--people", "--level", "2"]])
 def test_misuse(tmp_path: Path, wrong: list[str]) -> None:
     code, _, said = run(*wrong, "--out", str(tmp_path / "clips"))
     assert code == 2 and said and not (tmp_path / "clips").exists()
+
+
+def test_seeds_of_training_clips_may_be_trained_on(tmp_path: Path) -> None:
+    """Nothing is trained on a subset called test, so clips to train on must not say so."""
+    for options, seed, wanted in (
+        ("", "99999", "test"),
+        ("", "100000", "training"),
+        ("--people", "100000", "training"),
+    ):
+        folder = tmp_path / f"{seed}{options}"
+        result = CliRunner().invoke(
+            app, ["synth", "--out", str(folder), "--videos", "1", "--seed", seed, *options.split()]
+        )
+        assert result.exit_code == 0, result.stderr
+        (clip,) = json.loads((folder / "ground_truth.json").read_text())["database"].values()
+        assert clip["subset"] == wanted

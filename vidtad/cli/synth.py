@@ -9,6 +9,9 @@ from vidtad.cli.common import print_json, progress_bar
 from vidtad.cli.options import AsJson, Quiet
 from vidtad.errors import InputError
 
+TRAINING_SEED = 100_000
+"""Clips of this seed and above say `training` in their truth, those below `test`."""
+
 
 def synth(
     out: Annotated[Path, typer.Option(help="Folder for the clips and their truth.")],
@@ -38,11 +41,12 @@ def synth(
     seeds, what = range(seed, seed + videos), "people" if people else level
     if not overwrite:
         refuse_other_clips(out, seeds, what)
+    subset = "training" if seed >= TRAINING_SEED else "test"
     with progress_bar("clips", quiet=quiet or json) as progress:
         if people:
-            document = write_people_clips(out, seeds, progress=progress)
+            document = write_people_clips(out, seeds, subset, progress=progress)
         else:
-            document = write_clips(out, seeds, level, progress=progress)
+            document = write_clips(out, seeds, level, subset, progress=progress)
     if json:
         print_json(document)
         return
