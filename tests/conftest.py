@@ -1,8 +1,9 @@
 """Settings every test shares."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -27,3 +28,20 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("VIDTAD_CACHE", str(folder))
     yield folder
+
+
+def _missed(report: Any) -> Any:
+    """With VIDTAD_NO_SKIPS, a skipped test or module has failed: nothing that a run is for is left out unseen."""
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("VIDTAD_NO_SKIPS"):
+        report.outcome, report.longrepr = "failed", f"skipped, against VIDTAD_NO_SKIPS: {report.longrepr}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    return _missed((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, Any, Any]:
+    return _missed((yield))

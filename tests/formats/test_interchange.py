@@ -133,7 +133,7 @@ def test_subtitles_written_by_pysubs2_are_read(tmp_path: Path) -> None:
 
 
 def test_cvat_tracks_open_in_datumaro(tmp_path: Path) -> None:
-    datumaro = pytest.importorskip("datumaro", reason="datumaro is heavy and no part of the test extra")
+    datumaro = pytest.importorskip("datumaro", reason="datumaro is heavy: extra `readers`, not `test`")
     write_one(two_persons(), tmp_path / "annotations.xml", "cvat")
     items = {item.id: item.annotations for item in datumaro.Dataset.import_from(str(tmp_path), "cvat")}
     box = items["frame_000250"][0]
@@ -142,7 +142,7 @@ def test_cvat_tracks_open_in_datumaro(tmp_path: Path) -> None:
 
 def test_label_studio_accepts_the_predictions() -> None:
     interface = pytest.importorskip(
-        "label_studio_sdk.label_interface", reason="label-studio-sdk is heavy and no part of the test extra"
+        "label_studio_sdk.label_interface", reason="label-studio-sdk is heavy: extra `readers`, not `test`"
     )
     for timeline in (overlapping(), two_persons()):
         files = render(timeline, "labelstudio")
