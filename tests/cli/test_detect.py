@@ -1,18 +1,21 @@
 """`vidtad extract` and `vidtad detect` end to end on generated clips, through the command line."""
 
 import csv
+import errno
 import json
 import os
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from tests.bundles import seeded_react
-from tests.clips import numbered_frames, write_clip, write_sound
+from tests.clips import VFR_PTS, clip_of_kind, numbered_frames, write_clip, write_sound
 from vidtad.cli import app
+from vidtad.errors import RunError
 from vidtad.timeline import read_timeline
 
 SMALL = {"width": 32, "heads": 4, "queries": 8, "clip_len": 16, "feed_forward": 64}
@@ -192,6 +195,90 @@ def test_other_formats_are_written_beside_the_json(clip: Path, bundle: Path, tmp
     assert wrong.exit_code == 2 and "srt" in wrong.stderr and not (tmp_path / "u").exists()
     nowhere = run("detect", clip, "--model", bundle, "--out", "-", "--format", "srt")
     assert nowhere.exit_code == 2 and "--out" in nowhere.stderr
+
+
+def three_clips(folder: Path) -> Path:
+    """a and c of a constant rate, and vfr of a variable one."""
+    folder.mkdir()
+    for name in ("a", "c"):
+        write_clip(folder / f"{name}.mp4", numbered_frames(60), 25)
+    clip_of_kind("variable rate", folder)
+    return folder
+
+
+def test_formats_that_count_frames_know_when_those_of_a_variable_rate_are_shown(bundle: Path, tmp_path: Path) -> None:
+    clips, out = three_clips(tmp_path / "clips"), tmp_path / "t"
+    result = run("detect", clips, "--model", bundle, "--out", out, "--format", "cvat")
+    assert result.exit_code == 0, result.stderr
+    seconds = [tick / 1000 for tick in VFR_PTS]
+    segments = read_timeline(out / "vfr.json").results["vfr"]
+    starts = {min(range(60), key=lambda frame: abs(seconds[frame] - s.start_s)) for s in segments}
+    tracks = ElementTree.parse(out / "vfr.cvat.xml").findall("track")
+    found = {min(int(box.get("frame", "")) for box in track.findall("box")) for track in tracks}
+    assert found == starts and len(starts) > 1
+    assert sorted(path.name for path in out.glob("*.xml")) == ["a.cvat.xml", "c.cvat.xml", "vfr.cvat.xml"]
+
+
+def test_a_format_that_cannot_be_written_fails_its_video_alone(bundle: Path, tmp_path: Path) -> None:
+    clips, out = three_clips(tmp_path / "clips"), tmp_path / "t"
+    (out / "c.srt").mkdir(parents=True)
+    command = ("detect", clips, "--model", bundle, "--out", out, "--format", "srt,cvat")
+    result = run(*command, "--json")
+    assert result.exit_code == 1, result.stderr
+    document = json.loads(result.stdout)
+    assert list(document["results"]) == ["a", "vfr"] and list(document["failed"]) == [str(clips / "c.mp4")]
+    assert "c.srt: writing failed" in document["failed"][str(clips / "c.mp4")]
+    assert (out / "a.srt").is_file() and (out / "vfr.cvat.xml").is_file()
+    alone = run("detect", clips / "c.mp4", *command[2:])
+    assert alone.exit_code == 1 and "c.srt: writing failed" in alone.stderr
+
+
+def test_a_disk_that_fills_up_with_formats_ends_the_run(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips, written = three_clips(tmp_path / "clips"), []
+
+    def full(path: Path, text: str) -> None:
+        written.append(path.name)
+        if path.name == "c.srt":
+            raise RunError(f"{path}: writing failed") from OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("vidtad.formats.interchange.write_text", full)
+    result = run("detect", clips, "--model", bundle, "--out", tmp_path / "t", "--format", "srt", "--json")
+    assert result.exit_code == 1 and written == ["a.srt", "c.srt"]
+    document = json.loads(result.stdout)
+    assert list(document["results"]) == ["a"]
+    assert ["not begun" in reason for reason in document["failed"].values()] == [False, True]
+
+
+def test_rows_of_people_are_refused_before_a_video_is_opened(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clips = three_clips(tmp_path / "clips")
+    monkeypatch.setattr("vidtad.cli.detect.run_batch", lambda *_, **__: pytest.fail("the work has begun"))
+    result = run("detect", clips, "--model", bundle, "--out", tmp_path / "t", "--format", "srt,ava")
+    assert result.exit_code == 2 and "--format ava" in result.stderr and len(result.stderr.splitlines()) == 1
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("command", ["extract", "detect"])
+def test_a_batch_of_bad_files_alone_lists_them_all(command: str, bundle: Path, tmp_path: Path) -> None:
+    bad = [tmp_path / "in" / name for name in ("a.mp4", "b.mp4")]
+    bad[0].parent.mkdir()
+    for path in bad:
+        path.write_text("no video")
+    model = ("--model", bundle) if command == "detect" else ("--extractor", "tiny3d", "--weights", "random")
+    told = (command, bad[0].parent, *model, "--out", tmp_path / "out")
+    result = run(*told, "--json")
+    assert result.exit_code == 1
+    document = json.loads(result.stdout)
+    assert list(document["failed"]) == list(map(str, bad))
+    assert all("not a video" in reason for reason in document["failed"].values())
+    assert document["results" if command == "detect" else "extracted"] in ({}, [])
+    plain = run(*told)
+    assert plain.exit_code == 1 and plain.stdout == ""
+    assert "2 of 2 failed" in plain.stderr and "the others" not in plain.stderr
+    assert run(command, bad[0], *model, "--out", tmp_path / "out").exit_code == 2
 
 
 def test_misuse_of_detect_is_one_sentence_and_writes_nothing(clip: Path, bundle: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from vidtad.errors import InputError, RunError
+from vidtad.errors import InputError, RunError, VidtadError
 from vidtad.files import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 
 if TYPE_CHECKING:
@@ -142,25 +142,38 @@ def run_batch(
 ) -> dict[str, str]:
     """Do `task` for every path; `done(path, value)` is called as each ends. Returns {path: reason} of what failed.
 
-    A bad item never stops the rest. A single one raises its own error, so that its kind decides the exit code.
+    A bad item never stops the rest, nor does one that `done` raises a VidtadError for; when nothing more can be
+    written, those after it have failed too. A single one raises its own error, so that its kind decides the exit code.
     """
     from vidtad.pipelines.batches.batch import run
+    from vidtad.pipelines.batches.engines import unwritable
 
     failed: dict[str, str] = {}
-    misuse = 0
+    left = dict.fromkeys(paths)
+
+    def over(path: Path, sentence: str) -> None:
+        failed[str(path)] = sentence
+        note(sentence if str(path) in sentence else f"{path}: {sentence}")
+
     with batch_bars(len(paths), quiet=quiet) as (watch, advance), closing(run(paths, task, setup, watch)) as records:
         for record in records:
             advance(record.path)
-            if record.status == "done":
-                done(record.path, record.value)
+            left.pop(record.path, None)
+            if record.status != "done":
+                if len(paths) == 1:
+                    raise (InputError if record.misuse else RunError)(record.error)
+                over(record.path, record.error)
                 continue
-            if len(paths) == 1:
-                raise (InputError if record.misuse else RunError)(record.error)
-            failed[str(record.path)] = record.error
-            misuse += record.misuse
-            note(record.error if str(record.path) in record.error else f"{record.path}: {record.error}")
-    if paths and misuse == len(paths):
-        raise InputError(f"none of the {len(paths)} inputs could be used; each reason is given above")
+            try:
+                done(record.path, record.value)
+            except VidtadError as error:
+                if len(paths) == 1:
+                    raise
+                over(record.path, str(error))
+                if unwritable(error):
+                    for path in left:
+                        over(path, f"{path}: not begun, because nothing more can be written")
+                    break
     return {str(path): failed[str(path)] for path in paths if str(path) in failed}
 
 
@@ -227,5 +240,6 @@ def take_shard(paths: list[Path], shard: str | None) -> list[Path]:
 def finish_batch(total: int, failed: dict[str, str]) -> None:
     """Exit code 1 with a count when some items failed."""
     if failed:
-        note(f"{len(failed)} of {total} failed: {', '.join(failed)}; the others are done")
+        rest = "; the others are done" if len(failed) < total else ""
+        note(f"{len(failed)} of {total} failed: {', '.join(failed)}{rest}")
         raise typer.Exit(1)

@@ -125,6 +125,7 @@ def detect(
     bundle, hint = bundle_for(model, weights)
     if hint:
         note(hint)
+    check_people(bundle, results.formats)
     people = people_options(
         bundle,
         given(ctx),
@@ -178,9 +179,10 @@ class Results:
             note(f"{path}: random weights, a dry run: the segments carry no meaning")
         if self.formats:
             from vidtad.formats.interchange import write_formats
+            from vidtad.pipelines.passing_on import times_for
 
             with folder_for(self.out) as folder:
-                write_formats(timeline, folder, self.formats)
+                write_formats(timeline, folder, self.formats, times_for(timeline, self.formats))
         if self.as_json:
             self.done[path] = timeline
         else:
@@ -193,7 +195,7 @@ class Results:
         from vidtad.timeline import merge
 
         done = [self.done[path] for path in paths if path in self.done]
-        document: dict[str, Any] = merge(done).to_json() if done else {}
+        document: dict[str, Any] = merge(done).to_json() if done or failed else {}
         print_json(document | {"failed": failed} if failed else document)
 
 
@@ -214,6 +216,16 @@ def people_options(bundle: "Bundle", asked: frozenset[str], **options: Any) -> "
     from vidtad.pipelines.people.options import PeopleOptions
 
     return PeopleOptions(**{name: value for name, value in options.items() if value is not None})
+
+
+def check_people(bundle: "Bundle", formats: Sequence[str]) -> None:
+    """Raise InputError for formats of person boxes that the detector has none for."""
+    from vidtad.checkpoints import PERSON_HEADS
+
+    if "ava" in formats and bundle.head not in PERSON_HEADS:
+        raise InputError(
+            f"--format ava: holds person boxes, and {bundle.name} says what happens when, not who does it; leave it out"
+        )
 
 
 def parse_scales(text: str | None) -> tuple[int, ...] | None:

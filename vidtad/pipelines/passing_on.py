@@ -69,6 +69,14 @@ def varying_times(infos: Iterable[VideoInfo]) -> dict[str, list[float]]:
     return found
 
 
+def times_for(timeline: Timeline, formats: Iterable[str]) -> dict[str, list[float]]:
+    """{video: seconds of every frame} that writers of these formats need: see `varying_times`; often none."""
+    if not any(FORMATS[name].by_frame for name in formats):
+        return {}
+    by_stem = varying_times(timeline.videos.values())
+    return {name: by_stem[Path(i.path).stem] for name, i in timeline.videos.items() if Path(i.path).stem in by_stem}
+
+
 def convert(
     source: Path,
     names: str | Sequence[str],
@@ -92,12 +100,7 @@ def convert(
         timeline = with_videos(timeline, videos)
     if min_score is not None:
         timeline = above(timeline, min_score)
-    times: dict[str, list[float]] = {}
-    if any(FORMATS[name].by_frame for name in wanted):
-        by_stem = varying_times(timeline.videos.values())
-        times = {
-            name: by_stem[Path(i.path).stem] for name, i in timeline.videos.items() if Path(i.path).stem in by_stem
-        }
+    times = times_for(timeline, wanted)
     if out is not None and out.suffix and not out.is_dir():
         if len(wanted) > 1:
             raise InputError(f"--out {out}: a file holds one format; name a folder for {', '.join(wanted)}")

@@ -133,7 +133,7 @@ def attempt(work: Work, path: Item, progress: ReportProgress) -> Record:
             error=" ".join(sentence.split()),
             seconds=time.monotonic() - begun,
             misuse=isinstance(error, InputError),
-            fatal=_unwritable(error),
+            fatal=unwritable(error),
         )
 
     try:
@@ -151,7 +151,8 @@ def attempt(work: Work, path: Item, progress: ReportProgress) -> Record:
         return failed(f"{path}: internal error ({name}: {error}); set VIDTAD_TRACEBACK=1 to see where", error)
 
 
-def _unwritable(error: BaseException | None) -> bool:
+def unwritable(error: BaseException | None) -> bool:
+    """Whether the next item would fail alike, because of where it is written (a full disk)."""
     if isinstance(error, InputError):  # reading failed
         return False
     while error is not None:
