@@ -4,7 +4,9 @@ import csv
 import errno
 import json
 import os
+import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from tests.bundles import seeded_react
 from tests.clips import VFR_PTS, clip_of_kind, numbered_frames, write_clip, write_sound
+from vidtad.bundle import load_bundle, save_bundle
 from vidtad.cli import app
 from vidtad.errors import RunError
 from vidtad.timeline import read_timeline
@@ -195,6 +198,55 @@ def test_other_formats_are_written_beside_the_json(clip: Path, bundle: Path, tmp
     assert wrong.exit_code == 2 and "srt" in wrong.stderr and not (tmp_path / "u").exists()
     nowhere = run("detect", clip, "--model", bundle, "--out", "-", "--format", "srt")
     assert nowhere.exit_code == 2 and "--out" in nowhere.stderr
+
+
+def on_a_terminal(*arguments: object, encoding: str) -> str:
+    """What `vidtad detect` shows on a terminal of 80 columns, without the colours."""
+    import fcntl
+    import pty
+    import struct
+    import subprocess
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
+    settings = {"TERM": "xterm", "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "OMP_NUM_THREADS": "1"}
+    env = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")} | settings
+    command = [sys.executable, "-m", "vidtad", "detect", *map(str, arguments)]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            part = os.read(ours, 1 << 16)
+        except OSError:  # Linux says so when the other end is closed
+            break
+        if not part:
+            break
+        shown += part
+    os.close(ours)
+    text = shown.decode()
+    assert process.wait() == 0, text
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="terminals of POSIX")
+@pytest.mark.parametrize(
+    ("encoding", "options", "separator", "steps", "bar"),
+    [("utf-8", (), " ▕ ", "▏▎▍▌▋▊▉█", True), ("ascii", ("--quiet",), " | ", ".:#", False)],
+)
+def test_a_terminal_shows_the_timeline_in_characters_it_has(
+    encoding: str, options: tuple[str, ...], separator: str, steps: str, bar: bool, bundle: Path, tmp_path: Path
+) -> None:
+    clip = write_clip(tmp_path / "clip.mp4", numbered_frames(150), 25)
+    talkative = replace(load_bundle(bundle), decoding={"display_score": 0.01})
+    eager = save_bundle(talkative, tmp_path / "eager.safetensors")
+    text = on_a_terminal(clip, "--model", eager, "--out", tmp_path / "t", *options, encoding=encoding)
+    (cells,) = re.findall(rf"walk{re.escape(separator)}([^\r\n]*)", text)
+    assert set(cells) & set(steps) and set(cells) <= {*steps, " "}
+    assert "\\u" not in text and (encoding == "utf-8" or text.isascii())
+    assert "segments shown" in text and "action" in text
+    assert ("/150" in text) is bar, "--quiet leaves out the bar of progress alone"
 
 
 def three_clips(folder: Path) -> Path:

@@ -271,7 +271,8 @@ def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: 
         if chosen:
             console().print(table)
             if console().is_terminal:
-                for line in render(timeline, console().width, threshold):
+                ascii_only = console().options.ascii_only
+                for line in render(timeline, console().width, threshold, ascii_only=ascii_only):
                     console().print(line)
         where = "" if out is None else f"; all in {shown(out / name)}.json and .csv"
         seen = "" if people is None else f"; {counted(people)}"
