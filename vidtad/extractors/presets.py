@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from vidtad.extractors.base import ClipConvention
-from vidtad.models import i3d, tiny3d
+from vidtad.models import i3d, slowfast, tiny3d
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Preset:
     """A named extractor: what it is fed, how its network is built, and which published checkpoints fit it.
 
     `network` builds it with its usual sizes and no weights; `load` builds it from a state dict in any
-    published layout (default: the names of `network` itself). `checkpoints` are ids of the registry. `companion`
+    published layout (default: the names of `network` itself). `checkpoints` are the ids of the registry that it
+    computes right, the first its own; one that only other presets list is not its. `companion`
     is the extractor of the other stream (flow beside RGB) that shares its windows.
     """
 
@@ -114,6 +115,10 @@ _SLOWFAST = ClipConvention(
     channels=(("rgb", 2304),),
     interpolation="opencv-floor",
 )
+# Every second frame of 64, as the Kinetics networks were trained on.
+_SLOWFAST_KINETICS = dataclasses.replace(_SLOWFAST, window=64, stride=32, picks=tuple(range(0, 64, 2)))
+_SLOWFAST_TAIL = (3,) * 6 + (1,) * 17
+"""Temporal kernels of res4 in the R101 networks whose name ends in 50_50."""
 # The whole picture squeezed into a square: nobody at its side is cut off.
 _TINY3D = ClipConvention(
     window=tiny3d.WINDOW,
@@ -138,9 +143,9 @@ def _tsn(**changes: Any) -> Preset:
     return Preset(convention, _later("tsn", "TsnResNet"), ids, _later("tsn", "load"), "tsn/flow")
 
 
-def _tsp(checkpoint: str, stride: int) -> Preset:
+def _tsp(*checkpoints: str, stride: int) -> Preset:
     convention = dataclasses.replace(_TSP, stride=stride)
-    return Preset(convention, _later("r2plus1d", "R2Plus1d"), (checkpoint,), _later("r2plus1d", "load"))
+    return Preset(convention, _later("r2plus1d", "R2Plus1d"), checkpoints, _later("r2plus1d", "load"))
 
 
 def _torchvision(name: str, window: int, width: int, **changes: Any) -> Preset:
@@ -153,9 +158,26 @@ def _torchvision(name: str, window: int, width: int, **changes: Any) -> Preset:
     )
 
 
-def _slowfast(*checkpoints: str, **changes: Any) -> Preset:
-    convention = dataclasses.replace(_SLOWFAST, **changes)
-    return Preset(convention, _later("slowfast", "SlowFast"), checkpoints, _later("slowfast", "load"))
+def _slowfast(
+    *checkpoints: str,
+    convention: ClipConvention = _SLOWFAST_KINETICS,
+    shape: slowfast.SlowFastShape | None = None,
+    options: slowfast.SlowFastOptions | None = None,
+    **changes: Any,
+) -> Preset:
+    """`options` hold what no checkpoint tells; `shape`, that of random weights, is read from a checkpoint."""
+    return Preset(
+        dataclasses.replace(convention, **changes),
+        partial(slowfast.SlowFast, shape, options),
+        checkpoints,
+        lambda state: slowfast.load(state, options),
+    )
+
+
+def _tail_of_ones(shape: slowfast.SlowFastShape) -> slowfast.SlowFastShape:
+    stages = list(shape.kernels)
+    stages[2] = (_SLOWFAST_TAIL, _SLOWFAST_TAIL)
+    return dataclasses.replace(shape, kernels=tuple(stages))
 
 
 _LARGE = partial(_torchvision, crop=224, resize=256)
@@ -189,8 +211,8 @@ PRESETS: dict[str, Preset] = {
         _later("bninception", "load"),
         "tsn/thumos14",
     ),
-    "r2plus1d/tsp": _tsp("tsp-r2plus1d-34-activitynet", stride=16),
-    "r2plus1d/tsp-thumos14": _tsp("tsp-r2plus1d-34-thumos14", stride=1),
+    "r2plus1d/tsp": _tsp("tsp-r2plus1d-34-activitynet", "tsp-r2plus1d-34-thumos14", stride=16),
+    "r2plus1d/tsp-thumos14": _tsp("tsp-r2plus1d-34-thumos14", "tsp-r2plus1d-34-activitynet", stride=1),
     "r3d_18": _torchvision("r3d_18", 16, 512),
     "mc3_18": _torchvision("mc3_18", 16, 512),
     "r2plus1d_18": _torchvision("r2plus1d_18", 16, 512),
@@ -203,11 +225,30 @@ PRESETS: dict[str, Preset] = {
         "slowfast-8x8-r50-kinetics400",
         "slowfast-8x8-r50-kinetics400-caffe2",
         "slowfast-8x8-r101-kinetics400",
-        "acar-slowfast-r50-kinetics400",
-        window=64,
-        stride=32,
-        picks=tuple(range(0, 64, 2)),
     ),
-    "slowfast/epic": _slowfast("slowfast-epic100"),
+    "slowfast/4x16": _slowfast(
+        "slowfast-4x16-r50-kinetics400",
+        "slowfast-4x16-r50-kinetics400-caffe2",
+        shape=slowfast.SlowFastShape.published(fusion_kernel=5),
+        options=slowfast.SlowFastOptions(alpha=8),
+    ),
+    "slowfast/16x8": _slowfast(
+        "slowfast-16x8-r101-50-50-kinetics400",
+        shape=_tail_of_ones(slowfast.SlowFastShape.published(101, fusion_kernel=5)),
+        window=128,
+        stride=64,
+        picks=tuple(range(0, 128, 2)),
+    ),
+    # ACAR resizes with Pillow; its R101 network has a mean, a deviation and a choice of slow frames of its own.
+    "slowfast/acar-r50": _slowfast("acar-slowfast-r50-kinetics400", interpolation="pillow"),
+    "slowfast/acar-r101": _slowfast(
+        "acar-slowfast-r101-kinetics700",
+        shape=slowfast.SlowFastShape.published(101, 700, fusion_kernel=5, fusion_norm=False),
+        options=slowfast.SlowFastOptions(slow_frames="stride"),
+        interpolation="pillow",
+        mean=(110.63666788, 103.16065604, 96.29023126),
+        std=(38.7568578, 37.88248729, 40.02898126),
+    ),
+    "slowfast/epic": _slowfast("slowfast-epic100", convention=_SLOWFAST),
     "tiny3d": Preset(_TINY3D, tiny3d.Tiny3D),
 }

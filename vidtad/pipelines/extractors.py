@@ -14,6 +14,7 @@ import numpy as np
 from vidtad.errors import InputError, RunError
 from vidtad.extractors import (
     PRECISIONS,
+    PRESETS,
     Changes,
     ClipExtractor,
     TwoStream,
@@ -25,6 +26,7 @@ from vidtad.extractors import (
 )
 from vidtad.files import atomic_write, sha256
 from vidtad.flow import LEARNED
+from vidtad.registry import CHECKPOINTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -141,8 +143,23 @@ def _published(name: str, weights: str | None) -> _Weights:
         identity = weights or next(iter(find(name).checkpoints), "")
         if not identity:
             raise InputError(f"extractor {name} has no published weights; pass --weights FILE or --weights random")
+        _check_is_of(name, identity)
         path = fetch(identity)
     return _Weights(state_dict(read_checkpoint(path)), identity, sha256(path))
+
+
+def _check_is_of(name: str, id: str) -> None:
+    """Raise InputError for a checkpoint that fits the extractor's network but wants other frames or arithmetic."""
+    if id in find(name).checkpoints:
+        return
+    owners = [other for other, preset in PRESETS.items() if id in preset.checkpoints]
+    if owners:
+        raise InputError(
+            f"--weights {id}: those weights want other frames or arithmetic than extractor {name}; "
+            f"pass --extractor {' or '.join(owners)}"
+        )
+    if id in CHECKPOINTS and CHECKPOINTS[id].task == "person detection":
+        raise InputError(f"--weights {id}: those are the weights of a detector of people; pass --model {id} to detect")
 
 
 def _flow_method(name: str, weights: str | None, device: str) -> "tuple[Raft, dict[str, Any]]":
