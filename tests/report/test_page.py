@@ -152,16 +152,58 @@ def test_command_line(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "pages").iterdir()) == ["b.html", "index.html", "match.html"]
 
 
+def test_truth_of_persons_is_read_from_ava_rows(tmp_path: Path) -> None:
+    whole = two_persons()
+    labels = sorted({s.label for s in whole.results["match"]})
+    write_timeline_json(whole, tmp_path / "t.json")
+    one, two = "0.1,0.1,0.3,0.9", "0.6,0.1,0.9,0.9"
+    # The first person does 1 for three seconds and 2 in the last of them; the second does 2, out of sight at 0012.
+    rows = [f"match,{second:04d},{one},1,0" for second in (10, 11, 12)]
+    rows += [f"match,0012,{one},2,0", f"match,0011,{two},2,7", f"match,0014,{two},2,7", f"other,0011,{two},2,7"]
+    (tmp_path / "people.csv").write_text("\n".join(rows))
+    (tmp_path / "names.pbtxt").write_text(
+        "".join(f'item {{\n  name: "{label}"\n  id: {number}\n}}\n' for number, label in enumerate(labels[:2], 1))
+    )
+    command = ("report", tmp_path / "t.json", "--out", tmp_path / "r.html", "--truth", tmp_path / "people.csv")
+    unnamed = run(*command)
+    assert unnamed.exit_code == 2 and "--label-map" in unnamed.stderr and not (tmp_path / "r.html").exists()
+    expected = {
+        (9.5, 12.5, labels[0]),
+        (11.5, 12.5, labels[1]),
+        (10.5, 11.5, labels[1]),
+        (13.5, 14.5, labels[1]),
+    }
+    assert run(*command, "--label-map", tmp_path / "names.pbtxt").exit_code == 0
+    assert shown_truth(tmp_path / "r.html") == expected
+    (tmp_path / "names.pbtxt").rename(tmp_path / "people.ava.pbtxt")
+    assert run(*command).exit_code == 0 and shown_truth(tmp_path / "r.html") == expected, "the map beside it is found"
+    named = [row.replace(",1,0", f",{labels[0]},0").replace(",2,", f",{labels[1]},") for row in rows]
+    (tmp_path / "people.csv").write_text("\n".join(named))
+    (tmp_path / "people.ava.pbtxt").unlink()
+    assert run(*command).exit_code == 0 and shown_truth(tmp_path / "r.html") == expected, "names need no map"
+
+
+def shown_truth(page: Path) -> set[tuple[float, float, str]]:
+    """Ground truth in a page's data: (start, end, label)."""
+    (text,) = [text for text in Elements(page.read_text()).scripts if text.lstrip().startswith("{")]
+    data = json.loads(text)
+    assert data["truth"]
+    return {(start, end, data["labels"][label]) for start, end, label in data["truth"]}
+
+
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     write_timeline_json(overlapping(), tmp_path / "match.json")
     write_timeline_json(Timeline({"b": ()}, {"b": video("b")}, {}), tmp_path / "b.json")
     (tmp_path / "broken.txt").write_text("{")
+    (tmp_path / "damaged.csv").write_text("match,0001,0.1,0.1,0.2,0.2,1,0\nmatch,0001,0.2,0.1,0.1,0.2,1,0\n")
     for arguments, said in (
         ((tmp_path / "none.json",), "no such file"),
         ((tmp_path / "broken.txt",), "not valid JSON"),
         ((tmp_path, "--out", tmp_path / "x.html"), "name a folder"),
         ((tmp_path / "match.json", "--video", tmp_path / "broken.txt"), "broken.txt"),
         ((tmp_path / "match.json", "--truth", tmp_path / "nothing.json"), "nothing.json"),
+        ((tmp_path / "match.json", "--truth", tmp_path / "damaged.csv"), "damaged.csv:2"),
+        ((tmp_path / "match.json", "--label-map", tmp_path / "x.pbtxt"), "--truth"),
     ):
         result = run("report", *arguments)
         assert result.exit_code == 2 and said in result.stderr, result.stderr

@@ -18,7 +18,12 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="The .html file, or a folder for several videos. Default: beside the timeline.")
     ] = None,
-    truth: Annotated[Path | None, typer.Option(help="Ground truth to show beside the predictions.")] = None,
+    truth: Annotated[
+        Path | None, typer.Option(help="Ground truth to show beside the predictions; of people, AVA rows.")
+    ] = None,
+    label_map: Annotated[
+        Path | None, typer.Option(help="Names of the numbers in AVA rows (.pbtxt). Default: AVA's own.")
+    ] = None,
     min_score: Annotated[float | None, typer.Option(help="Score from which segments show at first.")] = None,
     embed: Annotated[bool, typer.Option("--embed", help="Put the video into the page instead of linking it.")] = False,
     json: AsJson = False,
@@ -35,7 +40,11 @@ def report(
     if not timeline.exists():
         raise InputError(f"{timeline}: no such file or folder")
     files = find_inputs(video or [], VIDEO_SUFFIXES, "video")
-    written, missing = run(timeline, out, videos=files, truth=truth, threshold=min_score, embed=embed)
+    if label_map is not None and truth is None:
+        raise InputError("--label-map names the numbers of ground truth: say --truth too")
+    written, missing = run(
+        timeline, out, videos=files, truth=truth, label_map=label_map, threshold=min_score, embed=embed
+    )
     if missing:
         note(f"no video file found for {', '.join(missing[:5])}: the pages work without; name it with --video")
     if json:

@@ -5,10 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidtad.errors import InputError
+from vidtad.formats.ava import is_rows, read_label_map
+from vidtad.formats.ava_timeline import MAP
+from vidtad.formats.document import read_text
 from vidtad.formats.interchange import FORMATS, parse_names, read_any, write_formats, write_one
-from vidtad.formats.people import sampled
-from vidtad.formats.shared import above
-from vidtad.timeline import Timeline, merge
+from vidtad.formats.people import linked, sampled, segments_of
+from vidtad.formats.person_labels import read_person_labels
+from vidtad.formats.shared import above, labels_of
+from vidtad.formats.tables import Annotations
+from vidtad.timeline import PersonBox, Timeline, merge
 from vidtad.video import VideoInfo, open_video, probe
 
 TIMELINE_SUFFIXES = frozenset(".json .csv .srt .vtt .eaf .xml .tsv .txt".split())  # noqa: SIM905
@@ -129,21 +134,64 @@ def locate(timeline: Timeline, files: Sequence[Path], near: Path) -> dict[str, P
     return found
 
 
+def read_truth(path: Path, timeline: Timeline, label_map: Path | None = None) -> Annotations:
+    """Ground truth of any known layout; AVA rows of persons as a segment for each person and action.
+
+    label_map: names of the numbers in AVA rows; by default `NAME.ava.pbtxt` beside them, else AVA's 80. Raises
+    InputError for what cannot be read, and for AVA rows of which the detector of `timeline` knows no class.
+    """
+    from vidtad.formats.reading import read_annotations
+
+    path = Path(path)
+    try:
+        return read_annotations(path)
+    except InputError:
+        if not _holds_persons(path):
+            raise
+    beside = path.with_name(path.name.removesuffix(".csv").removesuffix(".ava") + MAP)
+    if label_map is None and beside.is_file():
+        label_map = beside
+    labels = read_person_labels(path, None if label_map is None else read_label_map(label_map))
+    known = set(timeline.detector.get("classes", ())) | set(labels_of(timeline))
+    if known and label_map is None and not known & set(labels.classes):
+        raise InputError(
+            f"{path}: none of its classes ({', '.join(labels.classes[:3])}) is one of the timeline; if its numbers are "
+            "not AVA's, name them with --label-map"
+        )
+    rows = []
+    for video, keyframes in labels.videos.items():
+        boxes = [
+            PersonBox(second, -1, box, 1.0, tuple((label, 1.0) for label in sorted(actions)))
+            for second, people in keyframes.items()
+            for box, actions in people.items()
+        ]
+        rows += [(video, s.label, s.start_s, s.end_s) for s in segments_of(linked(boxes))]
+    return Annotations.from_rows(rows, source="ava")
+
+
+def _holds_persons(path: Path) -> bool:
+    try:
+        return not path.is_dir() and is_rows(read_text(path))
+    except InputError:
+        return False
+
+
 def report(
     source: Path,
     out: Path | None = None,
     *,
     videos: Sequence[Path] = (),
     truth: Path | None = None,
+    label_map: Path | None = None,
     threshold: float | None = None,
     embed: bool = False,
 ) -> tuple[list[Path], list[str]]:
     """Write the web page of `source`, a timeline or other predictions or a folder of timelines.
 
-    `out` is by default `NAME.html` beside a file of one video, else the folder `NAME-report`. Returns the files,
-    the one to open first, and the ids whose video was not found. Raises InputError for unusable input.
+    `out` is by default `NAME.html` beside a file of one video, else the folder `NAME-report`. truth, label_map: see
+    `read_truth`. Returns the files, the one to open first, and the ids whose video was not found. Raises InputError
+    for unusable input.
     """
-    from vidtad.formats.reading import read_annotations
     from vidtad.report import Clip, write_report
 
     timeline = read_all(source, known_videos(videos) if not source.is_dir() else None)
@@ -158,7 +206,7 @@ def report(
         timeline,
         out,
         clips={name: Clip(path, embed) for name, path in clips.items()},
-        truth=None if truth is None else read_annotations(truth),
+        truth=None if truth is None else read_truth(truth, timeline, label_map),
         threshold=threshold,
     )
     return written, [name for name in timeline.videos if name not in clips]
