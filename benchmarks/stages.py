@@ -60,9 +60,12 @@ def main() -> None:
 
     import torch
 
+    from vidtad.allocation import keep_freed_memory
     from vidtad.models.react import ReAct, ReActConfig
     from vidtad.pipelines.extraction import load_extractor
     from vidtad.video import open_video
+
+    keep_freed_memory()  # as every command does
 
     def show(stage: str, cost: tuple[float, float], video_s: float) -> None:
         core, wall = (value / video_s * 3600 for value in cost)
