@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.report.browser import executable
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -47,3 +49,16 @@ def test_extraction_against_the_plain_loop_gives_the_same_rows(tmp_path: Path) -
     line = json.loads(done.stdout)
     assert line["difference"] < 1e-5
     assert json.loads(out.read_text())["cases"] == [line]
+
+
+@pytest.mark.skipif(executable() is None, reason="no Chromium on this machine")
+def test_the_report_page_is_measured(tmp_path: Path) -> None:
+    out = tmp_path / "report.json"
+    done = run("report.py", "--segments", "300", "--hours", "0.2", "--shots", str(tmp_path), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    line = json.loads(done.stdout)
+    assert json.loads(out.read_text()) == line and line["segments"] == 300
+    for part in ("threshold", "view"):
+        assert 0 <= line[part]["call"]["median_ms"] <= line[part]["two_frames"]["median_ms"]
+    assert line["moving"]["median_ms"] > 0
+    assert len(list(tmp_path.glob("*.png"))) == 3
