@@ -126,7 +126,7 @@ def test_what_is_finished_is_not_fetched_again(
     assert run(*command, "--overwrite").exit_code == 0
     assert [entry["rows"] for entry in json.loads(run(*command).stdout)["extracted"]] == [again[1]["rows"]] * 2
     other = run(*command[:5], "random:4", *command[6:])
-    assert other.exit_code == 2 and "pass --overwrite" in other.stderr
+    assert other.exit_code == 1 and "pass --overwrite" in other.stderr
 
 
 def test_outputs_that_are_not_whole_are_made_again(memory: Any, fetched: list[str]) -> None:
