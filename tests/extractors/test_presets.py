@@ -60,3 +60,99 @@ def test_pictures_that_are_handed_in_stay_as_they_are() -> None:
     settings = extractor.convention
     expected = (before - np.float32(settings.mean)) / np.float32(settings.std)
     np.testing.assert_allclose(found.numpy(), np.moveaxis(expected, -1, -4), rtol=1e-6)
+
+
+PAIRS = [
+    (name, preset.companion)
+    for name, preset in extractors.PRESETS.items()
+    if preset.companion is not None and preset.convention.flow is None
+]
+
+
+def test_every_flow_preset_has_its_pictures() -> None:
+    flows = {name for name, preset in extractors.PRESETS.items() if preset.convention.flow is not None}
+    assert {flow for _, flow in PAIRS} == flows
+    assert all(extractors.PRESETS[flow].companion == rgb for rgb, flow in PAIRS)
+
+
+@pytest.mark.parametrize(("rgb", "flow"), PAIRS)
+def test_both_streams_of_a_pair_see_the_same_windows_and_sizes(rgb: str, flow: str) -> None:
+    name = extractors.with_streams(rgb, ["rgb", "flow"])
+    assert name == f"{rgb}+{flow}"
+    first, second = (extractors.PRESETS[part].convention for part in (rgb, flow))
+    for key in ("window", "stride", "fps", "resize", "crop", "interpolation", "tail"):
+        assert getattr(first, key) == getattr(second, key), key
+    both = extractors.build(name, extractors.random_weights(name), flow="dis")
+    assert isinstance(both, extractors.TwoStream)
+    assert both.convention.channels == first.channels + second.channels
+    pictures = np.zeros((first.window, first.crop, first.crop, 5), np.uint8)
+    assert both.prepare(pictures[0]).shape == (first.crop, first.crop, 5)
+
+
+@pytest.mark.parametrize("rgb", ["i3d/thumos14", "i3d/activitynet", "i3d/video_features"])
+def test_flow_of_one_family_follows_the_pictures_of_its_rgb(rgb: str) -> None:
+    name = f"{rgb}+i3d/flow"
+    both = extractors.build(name, extractors.random_weights(name), flow="dis")
+    flow, wanted = both.streams[1].convention, extractors.PRESETS[rgb].convention
+    assert (flow.resize, flow.crop, flow.interpolation) == (wanted.resize, wanted.crop, wanted.interpolation)
+
+
+def test_networks_of_two_families_keep_their_own_pictures() -> None:
+    name = "r2plus1d/tsp+i3d/flow"
+    with pytest.raises(InputError, match="differ in resize, crop, interpolation"):
+        extractors.build(name, extractors.random_weights(name), flow="dis")
+
+
+@pytest.mark.parametrize("stream", ["i3d/thumos14", "i3d/thumos14-flow"])
+def test_thumos14_pictures_are_340x256_and_their_middle(stream: str) -> None:
+    weights = extractors.random_weights(stream)
+    extractor = extractors.build(stream, weights)
+    picture = np.random.default_rng(0).integers(0, 256, (240, 426, 3), dtype=np.uint8)
+    assert (extractor.convention.resize, extractor.convention.crop) == ((256, 340), 224)
+    depth = len(extractor.convention.mean)
+    import cv2
+
+    whole = cv2.resize(picture, (340, 256), interpolation=cv2.INTER_LINEAR)[..., :depth]
+    prepared = extractor.prepare(np.ascontiguousarray(picture[..., :depth]))
+    np.testing.assert_array_equal(prepared, whole[16:240, 58:282])
+
+
+@pytest.mark.parametrize("stream", ["i3d/video_features", "i3d/video_features-flow"])
+def test_video_features_normalises_with_its_own_eps(stream: str) -> None:
+    preset = extractors.PRESETS[stream]
+    for network in (preset.network(), preset.load(extractors.random_weights(stream))):
+        norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm3d)]
+        assert norms and {norm.eps for norm in norms} == {1e-5}
+    assert preset.checkpoints[0].endswith("hassony2")
+    assert extractors.PRESETS["i3d"].load(extractors.random_weights("i3d")).Conv3d_1a_7x7.bn.eps == 1e-3
+
+
+@pytest.mark.parametrize(("frames", "stacks"), [(355, 5), (129, 2), (128, 1), (65, 1), (193, 3), (192, 2)])
+def test_video_features_reads_one_frame_more_than_a_stack(frames: int, stacks: int) -> None:
+    """(N - 1 - 64) // 64 + 1 stacks, alone and beside flow."""
+    from vidtad.extractors.flows import Picture
+    from vidtad.extractors.stream import clips
+
+    convention = extractors.PRESETS["i3d/video_features"].convention
+    extractor = extractors.ClipExtractor("video_features", convention, torch.nn.Identity())
+    decoded = [Picture(k / 25, np.zeros((1, 1, 3), np.uint8)) for k in range(frames)]
+    cut = list(clips(extractor.frames(decoded), convention, lambda picture: picture, fps=25))
+    assert len(cut) == stacks
+    assert [clip.numbers[0] for clip in cut] == [64 * k for k in range(stacks)]
+    assert "paired" in convention.to_json() and "paired" not in extractors.PRESETS["i3d"].convention.to_json()
+
+
+def test_flow_of_video_features_rests_at_128() -> None:
+    from vidtad.extractors.flows import Pair, Picture, Sized, levels_of
+
+    flow = np.array([[[0.0, 20.0], [-20.0, 19.5]]], np.float32)
+    assert levels_of(flow, "denseflow").tolist() == [[[128, 255], [0, 252]]]
+    assert levels_of(flow, "video_features").tolist() == [[[128, 255], [0, 252]]]
+    assert (
+        levels_of(flow + 0.1, "video_features")[0, 0, 0] == 129 and levels_of(flow + 0.1, "denseflow")[0, 0, 0] == 128
+    )
+    convention = extractors.PRESETS["i3d/video_features-flow"].convention
+    assert (convention.flow, convention.levels) == ("raft", "video_features")
+    frames = [Sized(Picture(0.0, np.zeros((256, 256, 3), np.uint8)), convention) for _ in range(2)]
+    pair = Pair(*frames, lambda first, second: np.full((*first.shape, 2), 0.1, np.float32))
+    assert np.unique(pair.levels()).tolist() == [129]

@@ -41,8 +41,9 @@ def test_slowfast_presets_are_the_published_networks(name, alpha, rule, frames, 
     with torch.device("meta"):
         made = preset.network()
     for network in (made, preset.load(weights)):
+        assert isinstance(network, slowfast.SlowFast)
         assert (network.options.alpha, network.options.slow_frames) == (alpha, rule)
-        assert network.s1_fuse.conv_f2s.stride == (alpha, 1, 1)
+        assert network.get_submodule("s1_fuse.conv_f2s").stride == (alpha, 1, 1)
     settings = preset.convention
     assert (len(settings.shown), settings.window, settings.fps) == (frames, window, 30)
     assert len(slowfast.slow_index(frames, alpha, rule)) == slow_frames

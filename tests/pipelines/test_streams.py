@@ -109,7 +109,7 @@ def test_weights_of_each_stream_are_named_and_hashed(tmp_path, clip, alone) -> N
 
 
 def test_streams_by_name() -> None:
-    assert with_streams("i3d/thumos14", ["rgb", "flow"]) == "i3d/thumos14+i3d/flow"
+    assert with_streams("i3d/thumos14", ["rgb", "flow"]) == "i3d/thumos14+i3d/thumos14-flow"
     assert with_streams("i3d", ["flow"]) == "i3d/flow"
     assert with_streams("tsn/flow", ["flow", "rgb"]) == "tsn/flow+tsn"
     with pytest.raises(InputError, match="no stream 'depth'"):

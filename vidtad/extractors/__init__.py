@@ -21,6 +21,9 @@ from vidtad.models.loading import load_exactly
 if TYPE_CHECKING:
     from vidtad.flow.raft import Raft
 
+PICTURE = ("resize", "crop", "interpolation")
+"""Settings of a convention that make up the size of its pictures."""
+
 __all__ = [
     "PRECISIONS",
     "PRESETS",
@@ -95,8 +98,9 @@ def build(
     """The extractor `name` with `weights` (a state dict in any published layout), ready on `device`.
 
     Of two streams, "rgb+flow" by name, the state dict's keys begin with "rgb." or "flow."; both follow the RGB preset
-    in window, stride and rate. `options` are the fields of `Changes`, for calls without one. Raises InputError for an
-    unknown name, weights of another network, a window or stride under 1, or a flow method that does not exist.
+    in window, stride and rate, and in the size of pictures where both are of one family. `options` are the fields of
+    `Changes`, for calls without one. Raises InputError for an unknown name, weights of another network, a window or
+    stride under 1, or a flow method that does not exist.
     """
     changes = changes or Changes(**options)
     names = streams_of(name)
@@ -106,13 +110,21 @@ def build(
         return _build_one(name, weights, device, changes)
     leading = changes.of(find(names["rgb"]).convention, flow=False)
     followed = dataclasses.replace(changes, window=leading.window, stride=leading.stride, fps=leading.fps)
-    streams = [_build_one(part, _under(weights, f"{stream}."), device, followed) for stream, part in names.items()]
+    families = {part.partition("/")[0] for part in names.values()}
+    # An i3d/flow of an older bundle goes with any I3D; a network of another family may not take this one's pictures.
+    picture = {key: getattr(leading, key) for key in PICTURE} if len(families) == 1 else {}
+    streams = [
+        _build_one(part, _under(weights, f"{stream}."), device, followed, picture) for stream, part in names.items()
+    ]
     return TwoStream(*streams)
 
 
-def _build_one(name: str, weights: Mapping[str, Tensor], device: str, changes: Changes) -> ClipExtractor:
+def _build_one(
+    name: str, weights: Mapping[str, Tensor], device: str, changes: Changes, picture: Mapping[str, Any] | None = None
+) -> ClipExtractor:
     preset = find(name)
     convention = changes.of(preset.convention, flow=preset.convention.flow is not None)
+    convention = dataclasses.replace(convention, **picture or {})
     load = preset.load or (lambda state_dict: load_exactly(preset.network(), state_dict))
     if convention.flow is None:
         return ClipExtractor(name, convention, load(weights), device, changes.precision)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -16,6 +17,8 @@ from vidtad.models.fold import for_inference
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Names of the number formats a network may compute in."""
+LEVELS = ("denseflow", "video_features")
+"""Names of the rules that turn flow into grey levels: rest between 127 and 128 and rounded to it, or at 128."""
 CPU_FRAMES = 64
 """Frames a network is shown at once on a CPU; a window of more is shown by itself."""
 
@@ -28,7 +31,8 @@ class ClipConvention:
     (aspect kept) or an exact (height, width), `interpolation` one of `preprocess.INTERPOLATIONS`. `mean` and `std`
     are on the 0-255 scale, RGB order. `picks` are the frames of a window the network is shown (None: all). `flow`
     is the method of `vidtad.flow` where the network sees flow. With `tail`, windows that begin inside the video and
-    end beyond it count too, the last frame repeated.
+    end beyond it count too, the last frame repeated. With `paired`, the last frame, which begins no pair, is left out
+    of RGB as it is of flow. `levels` is the rule of `LEVELS` that turns flow into grey levels.
     """
 
     window: int
@@ -43,6 +47,8 @@ class ClipConvention:
     picks: tuple[int, ...] | None = None
     flow: str | None = None
     tail: bool = False
+    paired: bool = False
+    levels: str = "denseflow"
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.stride < 1:
@@ -54,6 +60,8 @@ class ClipConvention:
         if self.interpolation not in INTERPOLATIONS:
             known = ", ".join(INTERPOLATIONS)
             raise InputError(f"no interpolation is called {self.interpolation!r}; there are {known}")
+        if self.levels not in LEVELS:
+            raise InputError(f"no levels of flow are called {self.levels!r}; there are {', '.join(LEVELS)}")
 
     @property
     def width(self) -> int:
@@ -80,6 +88,8 @@ class ClipConvention:
             "flow": self.flow,
             "tail": self.tail,
             "channels": [list(block) for block in self.channels],
+            **({"paired": True} if self.paired else {}),
+            **({} if self.levels == "denseflow" else {"levels": self.levels}),
         }
 
 
@@ -158,7 +168,7 @@ class ClipExtractor:
 
     def frames(self, frames: Iterable[TimedFrame], wanted: Wanted = lambda number: True) -> Iterable[TimedFrame]:
         """The frames windows are cut from: the decoded ones, or what a kind of extractor makes of them."""
-        return frames
+        return (first for first, _ in pairwise(frames)) if self.convention.paired else frames
 
     def prepare(self, rgb: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> (crop, crop, 3): resized, centre crop; uint8, or float32 in 0-255 for "float"."""

@@ -14,7 +14,7 @@ from vidtad.errors import InputError, RunError
 from vidtad.extractors.base import ClipConvention, ClipExtractor, TimedFrame, Wanted
 from vidtad.extractors.preprocess import resized, target_size
 from vidtad.extractors.stream import out_of_memory
-from vidtad.flow import BOUND, FlowMethod, flow_of, grey, quantise
+from vidtad.flow import BOUND, FlowMethod, flow_of, grey, levels_video_features, quantise
 
 CHUNK = 16
 """Pairs whose flow is computed together."""
@@ -108,12 +108,22 @@ def _solved(pairs: list[Pair]) -> bool:
             raise
     else:
         for pair, flow in zip(pairs, flows, strict=True):
-            pair.set(quantise(flow, BOUND))
+            pair.set(levels_of(flow, pair.first.convention.levels))
         return True
     # Only now, with the error, are the tensors of the failed attempt gone.
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return False
+
+
+def levels_of(flow: np.ndarray, rule: str) -> np.ndarray:
+    """Flow (h, w, 2) in pixels -> uint8 levels by one of `LEVELS`.
+
+    video_features does without 8 bits: its level 256, of 19.9 pixels and more, is 255 here.
+    """
+    if rule == "video_features":
+        return np.minimum(levels_video_features(flow, BOUND), 255).astype(np.uint8)
+    return quantise(flow, BOUND)
 
 
 def flow_pairs(
@@ -209,6 +219,8 @@ class TwoStream:
             channels=(*first.convention.channels, *second.convention.channels),
             picks=shown,
             flow=self.flow.convention.flow,
+            levels=self.flow.convention.levels,
+            paired=False,
         )
         self._columns = [[shown.index(pick) for pick in stream.convention.shown] for stream in self.streams]
 

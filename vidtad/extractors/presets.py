@@ -55,6 +55,13 @@ _I3D = ClipConvention(
 _I3D_FLOW = dataclasses.replace(
     _I3D, mean=(127.5,) * 2, std=(127.5,) * 2, channels=(("flow", i3d.FEATURES),), flow="tvl1"
 )
+# CMCS, whose THUMOS14 files ActionFormer takes: pictures of 340x256 whatever the video's shape. Of its three crops the
+# centre's; which one those files are of is not documented.
+_CMCS: dict[str, Any] = {"resize": (256, 340)}
+_ACTIVITYNET: dict[str, Any] = {"stride": 16, "fps": Fraction(25)}
+# video_features reads one frame more than a stack shows, flow or not, and drops an unfinished last stack. Its flow is
+# RAFT; torchvision's weights stand in for those of the authors.
+_VIDEO_FEATURES: dict[str, Any] = {"window": 64, "stride": 64, "interpolation": "pillow"}
 # mmaction2's TSN: one frame in the middle of every 16.
 _TSN = ClipConvention(
     window=16,
@@ -132,15 +139,39 @@ _TINY3D = ClipConvention(
 )
 
 
-def _i3d(**changes: Any) -> Preset:
+_I3D_FILES = {stream: (f"i3d-{stream}-kinetics400", f"i3d-{stream}-kinetics400-hassony2") for stream in ("rgb", "flow")}
+
+
+def _i3d(companion: str, **changes: Any) -> Preset:
     convention = dataclasses.replace(_I3D, **changes)
-    return Preset(convention, i3d.InceptionI3d, ("i3d-rgb-kinetics400",), i3d.load, "i3d/flow")
+    return Preset(convention, i3d.InceptionI3d, _I3D_FILES["rgb"], i3d.load, companion)
 
 
-def _tsn(**changes: Any) -> Preset:
+def _i3d_flow(companion: str, **changes: Any) -> Preset:
+    convention = dataclasses.replace(_I3D_FLOW, **changes)
+    return Preset(convention, partial(i3d.InceptionI3d, 2), _I3D_FILES["flow"], i3d.load, companion)
+
+
+def _hassony2(preset: Preset, channels: int) -> Preset:
+    """I3D as hassony2's conversion runs it: PyTorch's own eps in batch norm, which moves a feature by about 1 %."""
+    return dataclasses.replace(
+        preset,
+        network=partial(i3d.InceptionI3d, channels, bn_eps=1e-5),
+        load=partial(i3d.load, bn_eps=1e-5),
+        checkpoints=preset.checkpoints[::-1],
+    )
+
+
+def _tsn(companion: str, **changes: Any) -> Preset:
     convention = dataclasses.replace(_TSN, **changes)
     ids = ("tsn-r50-1x1x8-kinetics400-rgb", "tsn-r50-activitynet-video-rgb")
-    return Preset(convention, _later("tsn", "TsnResNet"), ids, _later("tsn", "load"), "tsn/flow")
+    return Preset(convention, _later("tsn", "TsnResNet"), ids, _later("tsn", "load"), companion)
+
+
+def _tsn_flow(companion: str, **changes: Any) -> Preset:
+    convention = dataclasses.replace(_TSN_FLOW, **changes)
+    ids = ("tsn-r50-320p-1x1x8-kinetics400-flow", "tsn-r50-activitynet-video-flow")
+    return Preset(convention, _later("tsn", "TsnResNet", (3, 4, 6, 3), 10), ids, _later("tsn", "load"), companion)
 
 
 def _tsp(*checkpoints: str, stride: int) -> Preset:
@@ -183,20 +214,20 @@ def _tail_of_ones(shape: slowfast.SlowFastShape) -> slowfast.SlowFastShape:
 _LARGE = partial(_torchvision, crop=224, resize=256)
 
 PRESETS: dict[str, Preset] = {
-    "i3d": _i3d(),
-    "i3d/thumos14": _i3d(),
-    "i3d/activitynet": _i3d(stride=16, fps=Fraction(25)),
-    "i3d/flow": Preset(_I3D_FLOW, partial(i3d.InceptionI3d, 2), ("i3d-flow-kinetics400",), i3d.load, "i3d"),
-    "i3d/video_features": _i3d(window=64, stride=64, interpolation="pillow"),
-    "tsn": _tsn(),
-    "tsn/flow": Preset(
-        _TSN_FLOW,
-        _later("tsn", "TsnResNet", (3, 4, 6, 3), 10),
-        ("tsn-r50-320p-1x1x8-kinetics400-flow", "tsn-r50-activitynet-video-flow"),
-        _later("tsn", "load"),
-        "tsn",
+    "i3d": _i3d("i3d/flow"),
+    "i3d/flow": _i3d_flow("i3d"),
+    "i3d/thumos14": _i3d("i3d/thumos14-flow", **_CMCS),
+    "i3d/thumos14-flow": _i3d_flow("i3d/thumos14", **_CMCS),
+    "i3d/activitynet": _i3d("i3d/activitynet-flow", **_ACTIVITYNET),
+    "i3d/activitynet-flow": _i3d_flow("i3d/activitynet", **_ACTIVITYNET),
+    "i3d/video_features": _hassony2(_i3d("i3d/video_features-flow", paired=True, **_VIDEO_FEATURES), 3),
+    "i3d/video_features-flow": _hassony2(
+        _i3d_flow("i3d/video_features", flow="raft", levels="video_features", **_VIDEO_FEATURES), 2
     ),
-    "tsn/activitynet": _tsn(crop=256),
+    "tsn": _tsn("tsn/flow"),
+    "tsn/flow": _tsn_flow("tsn"),
+    "tsn/activitynet": _tsn("tsn/activitynet-flow", crop=256),
+    "tsn/activitynet-flow": _tsn_flow("tsn/activitynet", crop=256),
     "tsn/thumos14": Preset(
         _BNINCEPTION,
         _later("bninception", "BNInception"),

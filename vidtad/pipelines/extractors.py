@@ -81,13 +81,15 @@ def load_extractor(
 
     `weights`: None for the preset's published checkpoint (fetched when it is not in the cache), `random` or
     `random:SEED`, a checkpoint id, or the path of a checkpoint file in a published layout; for two streams one such
-    text for each, joined by a comma. `fps` resamples; None keeps the preset's choice. `flow`: method of optical flow.
+    text for each, joined by a comma. `fps` resamples; None keeps the preset's choice. `flow`: method of optical flow;
+    the preset's own by default.
     `precision`: see `pick_precision`.
     Raises InputError for an unknown name or unfit weights, RunError for a failed fetch.
     """
     streams = streams_of(name)
     texts = _one_each(weights, streams)
     precision = pick_precision(precision, device)
+    flow = flow or next((own for part in streams.values() if (own := find(part).convention.flow) in LEARNED), None)
     method, extra = _flow_method(flow, weights, device) if flow in LEARNED else (flow, {})
     changes = Changes(window, stride, ... if fps is None else fps, method, precision)
     if weights is not None and _is_random(weights):
