@@ -17,6 +17,17 @@ VIDEO_SUFFIXES = frozenset(
 """What a folder is searched for; a video given by name may be called anything."""
 
 
+_temporaries: set[str] = set()
+"""Files of `atomic_write` that are not whole yet."""
+
+
+def remove_temporaries() -> None:
+    """Remove what `atomic_write` has begun and not finished, for a process that ends without leaving its blocks."""
+    for temporary in list(_temporaries):
+        with suppress(OSError):
+            os.unlink(temporary)
+
+
 def make_folder(folder: Path) -> None:
     """Make `folder` with those above it; one that is there stays. Raises InputError when a file is in its place."""
     for attempt in range(20):
@@ -43,6 +54,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
     except OSError as error:
         raise RunError(f"{path}: cannot write here ({error.strerror or error})") from error
+    _temporaries.add(temporary)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
@@ -58,6 +70,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             os.unlink(temporary)
+        _temporaries.discard(temporary)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,10 +16,13 @@ from tests.bundles import seeded_react
 from tests.clips import numbered_frames, write_clip
 from vidtad.cli import app
 from vidtad.features import load_features
+from vidtad.timeline import Segment, Timeline, read_timeline, write_timeline_json
+from vidtad.video import probe
 
 SMALL = {"width": 32, "heads": 4, "queries": 8, "clip_len": 16, "feed_forward": 64}
 TINY = ("--extractor", "tiny3d", "--weights", "random:3")
 LENGTHS = {"a": 400, "b": 300, "c": 200, "d": 40}
+PATIENCE_S = 300
 POSIX = pytest.mark.skipif(os.name == "nt", reason="signals and limits of POSIX")
 
 
@@ -84,49 +87,93 @@ def test_workers_give_the_bytes_of_one_process(clips: Path, bundle: Path, tmp_pa
     assert json.loads(one.stdout) == json.loads(many.stdout)
 
 
+def arguments(command: str, clips: Path, bundle: Path, out: Path) -> tuple[object, ...]:
+    """A run over all clips, one window at a time."""
+    task = TINY if command == "extract" else ("--model", bundle)
+    return command, clips, *task, "--out", out, "--batch", 1
+
+
 @POSIX
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [(), ("--workers", 2)], ids=["serial", "pool"])
-def test_kill_9_and_rerun(clips: Path, tmp_path: Path, workers: tuple[object, ...]) -> None:
+@pytest.mark.parametrize(
+    ("command", "workers"),
+    [("extract", ()), ("extract", ("--workers", 2)), ("detect", ())],
+    ids=["extract serial", "extract pool", "detect serial"],
+)
+def test_kill_9_and_rerun(command: str, clips: Path, bundle: Path, tmp_path: Path, workers: tuple[object, ...]) -> None:
     out = tmp_path / "out"
-    command = ("extract", clips, *TINY, "--out", out, "--batch", 1, *workers)
-    process = start(*command)
+    told = (*arguments(command, clips, bundle, out), *workers)
+    process = start(*told)
     wait_until(lambda: any(out.glob("*.json")), process)
     process.kill()
-    process.communicate()
-    time.sleep(0.5)  # its workers follow it
+    process.communicate(timeout=PATIENCE_S)
+    time.sleep(0.5 if workers else 0)  # its workers follow it
     finished = {path.name: path.stat().st_mtime_ns for path in out.glob("*.json")}
     assert 0 < len(finished) <= len(LENGTHS)
-    result = run(*command, "--json")
+    result = run(*told, "--json")
     assert result.exit_code == 0, result.stderr
-    reused = {Path(entry["features"]).stem for entry in json.loads(result.stdout)["extracted"] if entry["reused"]}
-    assert {f"{name}.json" for name in reused} >= set(finished)
+    document = json.loads(result.stdout)
+    if command == "extract":
+        reused = {Path(entry["features"]).stem for entry in document["extracted"] if entry["reused"]}
+        assert {f"{name}.json" for name in reused} >= set(finished)
     assert {name: (out / name).stat().st_mtime_ns for name in finished} == finished
-    assert sorted(contents(out)) == sorted(f"{n}.{kind}" for n in LENGTHS for kind in ("json", "npy"))
-    for name in LENGTHS:
-        load_features(out / f"{name}.npy", check_hash=True)
+    others = ".npy" if command == "extract" else ".csv"
+    assert sorted(contents(out)) == sorted(f"{name}{kind}" for name in LENGTHS for kind in (".json", others))
+    if command == "extract":
+        for name in LENGTHS:
+            load_features(out / f"{name}.npy", check_hash=True)
+    else:
+        undisturbed = run(*arguments(command, clips / "b.mp4", bundle, tmp_path / "other"))
+        assert undisturbed.exit_code == 0
+        assert contents(out).items() >= contents(tmp_path / "other").items()
 
 
 @POSIX
 @pytest.mark.slow
-@pytest.mark.parametrize("workers", [(), ("--workers", 2)], ids=["serial", "pool"])
+@pytest.mark.parametrize(
+    ("command", "workers", "at_work"),
+    [
+        ("extract", (), ".*.rows"),
+        ("extract", ("--workers", 2), ".*.rows"),
+        ("detect", (), "a.json"),
+        ("overlay", (), ".*.tmp"),
+    ],
+    ids=["extract serial", "extract pool", "detect serial", "overlay"],
+)
 def test_ctrl_c_leaves_no_process_and_nothing_half_written(
-    clips: Path, tmp_path: Path, workers: tuple[object, ...]
+    command: str, at_work: str, clips: Path, bundle: Path, tmp_path: Path, workers: tuple[object, ...]
 ) -> None:
     out = tmp_path / "out"
-    process = start("extract", clips, *TINY, "--out", out, "--batch", 1, *workers, start_new_session=True)
-    wait_until(lambda: any(out.glob(".*.rows")), process)
+    if command == "overlay":
+        told: tuple[object, ...] = (command, long_timeline(tmp_path), "--out", out / "annotated.mp4")
+    else:
+        told = (*arguments(command, clips, bundle, out), *workers)
+    process = start(*told, start_new_session=True)
+    wait_until(lambda: any(out.glob(at_work)), process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "interrupted" in said and "Traceback" not in said
-    assert not list(out.glob("*.tmp")) and not list(out.glob(".*.tmp"))
+    left_over = {path.name for path in out.iterdir()}
+    assert not any(name.endswith(".tmp") for name in left_over)
+    assert left_over.isdisjoint({"annotated.mp4"}), "an overlay is whole or not there"
     for path in out.glob("*.npy"):
         load_features(path, check_hash=True)
+    if command == "detect":
+        for path in out.glob("*.json"):
+            assert read_timeline(path).videos[path.stem].frames == LENGTHS[path.stem]
     if Path("/proc/self/stat").exists():
         deadline = time.monotonic() + 60
         while left := in_session(process.pid):
             assert time.monotonic() < deadline, f"processes left: {left}"
             time.sleep(0.05)
+
+
+def long_timeline(folder: Path) -> Path:
+    """A timeline of a clip of a thousand frames."""
+    clip = write_clip(folder / "long.mp4", numbered_frames(1000), 25)
+    timeline = Timeline({"long": (Segment(1.0, 30.0, "walk", 0.9),)}, {"long": probe(clip)}, {"name": "test"})
+    write_timeline_json(timeline, folder / "long.json")
+    return folder / "long.json"
 
 
 def in_session(session: int) -> list[str]:
@@ -143,19 +190,23 @@ def in_session(session: int) -> list[str]:
 
 
 @POSIX
-def test_ctrl_c_in_native_code_ends_all_the_same() -> None:
+def test_ctrl_c_in_native_code_ends_all_the_same(tmp_path: Path) -> None:
     # Key derivation runs for minutes in C without the interpreter's lock, as a network does.
-    script = "import hashlib, threading\nfrom vidtad.cli.interrupts import ends_on_interrupt\n"
-    script += "with ends_on_interrupt():\n threading.Timer(0.5, print, ('in',), {'flush': True}).start()\n"
+    script = "import hashlib, sys, threading\nfrom pathlib import Path\n"
+    script += "from vidtad.cli.interrupts import ends_on_interrupt\nfrom vidtad.files import atomic_write\n"
+    script += "with ends_on_interrupt(), atomic_write(Path(sys.argv[1]) / 'half') as file:\n file.write(b'begun')\n"
+    script += " threading.Timer(0.5, print, ('in',), {'flush': True}).start()\n"
     script += " hashlib.pbkdf2_hmac('sha256', b'', b'', 2**30)"
-    command = [sys.executable, "-c", script]
+    command = [sys.executable, "-c", script, str(tmp_path)]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heed_interrupts
     )
     assert process.stdout and process.stdout.readline() == "in\n"
+    assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate()
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "interrupted" in said
+    assert not list(tmp_path.iterdir()), "what was begun is gone"
 
 
 @pytest.mark.slow

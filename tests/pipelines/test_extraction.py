@@ -120,6 +120,16 @@ def test_kill_9_leaves_nothing_that_looks_finished(tmp_path: Path, extractor) ->
     np.testing.assert_allclose(resumed.values, whole.values, rtol=0, atol=1e-5 * np.abs(whole.values).max())
 
 
+def test_a_lock_that_outlived_a_kill_goes_with_the_next_run(clip: Path, tmp_path: Path, extractor) -> None:
+    extract_file(clip, extractor, tmp_path)
+    left = tmp_path / f".{clip.stem}.{'0' * 16}.rows.lock"
+    left.touch()
+    other = tmp_path / f".other.{'0' * 16}.rows.lock"
+    other.touch()
+    assert extract_file(clip, extractor, tmp_path).reused
+    assert not left.exists() and other.exists(), "another video's is not touched"
+
+
 def test_short_video_is_padded_and_says_so(tmp_path: Path, extractor) -> None:
     clip = write_clip(tmp_path / "short.mp4", numbered_frames(3), 25)
     features = extract_file(clip, extractor, tmp_path / "out").features

@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from vidtad.files import remove_temporaries
+
 GRACE_S = 0.5
 INTERRUPTED = 130
 
@@ -31,6 +33,7 @@ def ends_on_interrupt() -> Iterator[None]:
                     sys.stderr.write("\r\x1b[K\x1b[?25h")  # progress bars hide the cursor
                 sys.stderr.write("vidtad: interrupted; run the same command again to go on where it stopped\n")
                 sys.stderr.flush()
+                remove_temporaries()
                 os._exit(INTERRUPTED)
 
     before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
@@ -42,6 +45,7 @@ def ends_on_interrupt() -> Iterator[None]:
             # A decoding thread may be in native code, from under which Python's own way out would pull the floor.
             sys.stdout.flush()
             sys.stderr.flush()
+            remove_temporaries()
             os._exit(INTERRUPTED)
         raise
     finally:

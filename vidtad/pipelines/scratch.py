@@ -111,6 +111,7 @@ class Scratch:
 
     def remove(self) -> None:
         """Forget the rows, those of ranges and of other settings of the same video too, but none being written."""
-        for left in [path for path in self.path.parent.iterdir() if self._any.fullmatch(path.name)]:
+        names = {path.name.removesuffix(".lock") for path in self.path.parent.iterdir()}  # a lock outlives a kill
+        for left in [self.path.with_name(name) for name in sorted(names) if self._any.fullmatch(name)]:
             with suppress(OSError, RunError), claim(left.with_name(f"{left.name}.lock")):
                 left.unlink()
