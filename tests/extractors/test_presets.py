@@ -6,6 +6,8 @@ import torch
 
 from vidtad import extractors
 from vidtad.errors import InputError
+from vidtad.models.torchvision_video import NETWORKS
+from vidtad.registry import CHECKPOINTS
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +158,41 @@ def test_flow_of_video_features_rests_at_128() -> None:
     frames = [Sized(Picture(0.0, np.zeros((256, 256, 3), np.uint8)), convention) for _ in range(2)]
     pair = Pair(*frames, lambda first, second: np.full((*first.shape, 2), 0.1, np.float32))
     assert np.unique(pair.levels()).tolist() == [129]
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_torchvision_presets_are_what_torchvisions_own_weights_say(name: str) -> None:
+    from torchvision.models import get_model_weights
+
+    preset = extractors.PRESETS[name]
+    settings, files = preset.convention, [CHECKPOINTS[id] for id in preset.checkpoints]
+    published = list(get_model_weights(name))
+    assert {file.url for file in files} == {weights.url for weights in published}
+    assert files[0].url == get_model_weights(name).DEFAULT.url
+    assert all(file.classes == len(weights.meta["categories"]) for file in files for weights in published)
+    for weights in published:
+        transforms = weights.transforms()
+        np.testing.assert_allclose(settings.mean, np.array(transforms.mean) * 255, rtol=1e-6)
+        np.testing.assert_allclose(settings.std, np.array(transforms.std) * 255, rtol=1e-6)
+        assert [settings.crop] * 2 == transforms.crop_size
+        resize = settings.resize if isinstance(settings.resize, tuple) else (settings.resize,)
+        assert list(resize) == transforms.resize_size
+        assert settings.window >= weights.meta.get("min_temporal_size", 1)
+        assert settings.channels == (("rgb", NETWORKS[name][0]),)
+
+
+@pytest.mark.parametrize("name", ["r3d_18", "s3d", "mvit_v2_s", "swin3d_t"])
+@pytest.mark.parametrize("shape", [(240, 426), (321, 250), (256, 300)])
+def test_torchvision_pictures_are_torchvisions_to_a_grey_level(name: str, shape: tuple[int, int]) -> None:
+    from torchvision.models import get_model_weights
+
+    settings = extractors.PRESETS[name].convention
+    extractor = extractors.ClipExtractor(name, settings, torch.nn.Identity())
+    waves = np.add.outer(np.sin(np.arange(shape[0]) / 9), np.cos(np.arange(shape[1]) / 7))
+    picture = np.repeat((127.5 + 60 * waves).astype(np.uint8)[..., None], 3, axis=2)
+    ours = extractor.normalise(extractor.prepare(picture)[None, None])[0, :, 0]
+    transforms = get_model_weights(name).DEFAULT.transforms()
+    theirs = transforms(torch.from_numpy(picture).permute(2, 0, 1)[None])[:, 0]
+    assert ours.shape == theirs.shape
+    level = 1 / min(settings.std)
+    assert (ours - theirs).abs().max() <= 1.6 * level

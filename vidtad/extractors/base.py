@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vidtad.errors import InputError
-from vidtad.extractors.preprocess import INTERPOLATIONS, centre_crop, resized, target_size
+from vidtad.extractors.preprocess import HALF_TO_EVEN, INTERPOLATIONS, centre_crop, resized, target_size
 from vidtad.models.fold import for_inference
 
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -176,7 +176,7 @@ class ClipExtractor:
         height, width = target_size(rgb.shape[0], rgb.shape[1], settings.resize, settings.interpolation)
         size = max(height, settings.crop), max(width, settings.crop)
         picture = resized(rgb, size, settings.interpolation)
-        cropped = centre_crop(picture, settings.crop, half_to_even=settings.interpolation == "float")
+        cropped = centre_crop(picture, settings.crop, half_to_even=settings.interpolation in HALF_TO_EVEN)
         return np.ascontiguousarray(cropped)
 
     def settings(self) -> dict[str, Any]:

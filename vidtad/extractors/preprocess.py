@@ -4,6 +4,7 @@
 |---|---|---|---|
 | opencv | mmaction2 (TSN) | OpenCV bilinear on uint8, no antialias | rounded half up |
 | opencv-floor | PySlowFast | the same | truncated |
+| torchvision | torchvision's video models | the same; an odd margin starts the crop rounded half to even | truncated |
 | pillow | video_features (I3D), ACAR | Pillow bilinear on uint8, antialiased when shrinking | truncated |
 | float | TSP | bilinear on floats, no antialias, no rounding to grey levels | rounded half up |
 """
@@ -14,7 +15,9 @@ from PIL import Image
 
 from vidtad.errors import InputError
 
-INTERPOLATIONS = ("opencv", "opencv-floor", "pillow", "float")
+INTERPOLATIONS = ("opencv", "opencv-floor", "torchvision", "pillow", "float")
+HALF_TO_EVEN = ("torchvision", "float")
+"""Those whose crop begins at half an odd margin rounded half to even, others at its floor."""
 _ROUNDED_UP = ("opencv", "float")
 
 

@@ -179,12 +179,12 @@ def _tsp(*checkpoints: str, stride: int) -> Preset:
     return Preset(convention, _later("r2plus1d", "R2Plus1d"), checkpoints, _later("r2plus1d", "load"))
 
 
-def _torchvision(name: str, window: int, width: int, **changes: Any) -> Preset:
-    settings = {"window": window, "interpolation": "opencv", "channels": (("rgb", width),), **changes}
+def _torchvision(name: str, window: int, width: int, checkpoints: tuple[str, ...] = (), **changes: Any) -> Preset:
+    settings = {"window": window, "interpolation": "torchvision", "channels": (("rgb", width),), **changes}
     return Preset(
         dataclasses.replace(_TSP, **settings),
         _later("torchvision_video", "TorchvisionVideo", name),
-        (f"{name.replace('_', '-')}-kinetics400",),
+        checkpoints or (f"{name.replace('_', '-')}-kinetics400",),
         _later("torchvision_video", "load", name),
     )
 
@@ -212,6 +212,8 @@ def _tail_of_ones(shape: slowfast.SlowFastShape) -> slowfast.SlowFastShape:
 
 
 _LARGE = partial(_torchvision, crop=224, resize=256)
+_MVIT = partial(_LARGE, fps=Fraction(15, 2), mean=(0.45 * 255,) * 3, std=(0.225 * 255,) * 3)
+_SWIN = partial(_LARGE, mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), std=(0.229 * 255, 0.224 * 255, 0.225 * 255))
 
 PRESETS: dict[str, Preset] = {
     "i3d": _i3d("i3d/flow"),
@@ -248,10 +250,11 @@ PRESETS: dict[str, Preset] = {
     "mc3_18": _torchvision("mc3_18", 16, 512),
     "r2plus1d_18": _torchvision("r2plus1d_18", 16, 512),
     "s3d": _LARGE("s3d", 128, 1024, resize=(256, 256)),
-    "mvit_v2_s": _LARGE("mvit_v2_s", 16, 768, fps=Fraction(15, 2), mean=(0.45 * 255,) * 3, std=(0.225 * 255,) * 3),
-    "swin3d_t": _LARGE(
-        "swin3d_t", 32, 768, mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), std=(0.229 * 255, 0.224 * 255, 0.225 * 255)
-    ),
+    "mvit_v1_b": _MVIT("mvit_v1_b", 16, 768),
+    "mvit_v2_s": _MVIT("mvit_v2_s", 16, 768),
+    "swin3d_t": _SWIN("swin3d_t", 32, 768),
+    "swin3d_s": _SWIN("swin3d_s", 32, 768),
+    "swin3d_b": _SWIN("swin3d_b", 32, 1024, checkpoints=("swin3d-b-1k-kinetics400", "swin3d-b-22k-kinetics400")),
     "slowfast": _slowfast(
         "slowfast-8x8-r50-kinetics400",
         "slowfast-8x8-r50-kinetics400-caffe2",
