@@ -8,7 +8,7 @@
 is what one would write with PyAV and PyTorch: for every window seek to the keyframe before it, decode up to its end,
 resize, and run the published network in float32, norms not folded, batch 1; TV-L1 by OpenCV for each pair of the
 window. Of its windows `--windows`, evenly spread, are run: the others cost the same. `unshared` (the `prefix` cases) is
-ours without the layers that neighbouring windows share.
+ours without the layers that neighbouring windows share; ours shares them there at any stride, as it else does up to 6.
 
 Both run in processes of their own, turn by turn, `--rounds` times; the quickest round of each counts. Weights are
 seeded and random. The video is made for the run: a camera over a texture, 30 frames a second, H.264, a keyframe every
@@ -118,10 +118,13 @@ class Extraction:
 
     def __init__(self, case: Case, path: Path, options: argparse.Namespace, shared: bool = True):
         from vidtad.allocation import keep_freed_memory
+        from vidtad.models import i3d_windows
         from vidtad.models.i3d import InceptionI3d
         from vidtad.pipelines.extractors import load_extractor
 
         keep_freed_memory()
+        if case.baseline == "unshared":
+            i3d_windows.WIDEST_STRIDE = case.stride or i3d_windows.WIDEST_STRIDE
         if not shared:
             InceptionI3d.window_features = lambda *_: None  # type: ignore[method-assign, assignment]
         self.path, self.batch = path, options.batch
