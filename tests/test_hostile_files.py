@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from tests.clips import numbered_frames, write_clip
 from tests.formats.timelines import overlapping, two_persons
 from tests.labels import samples
 from vidtad.cli import app
+from vidtad.timeline import Segment, Timeline
+from vidtad.video import probe
 
 SMALL = {"width": 32, "heads": 4, "queries": 8, "clip_len": 16, "feed_forward": 64}
 ESCAPES = (
@@ -174,10 +177,30 @@ def test_names_of_videos_never_lead_out_of_the_folder(name: str) -> None:
                 civil(run("convert", path, "--to", to, "--out", folder / "out"))
         with cage() as folder:
             civil(run("report", write(folder / "in" / "t.json", document), "--out", folder / "out"))
-        with cage() as folder:
-            path = write(folder / "in" / "t.json", document)
-            civil(run("clips", path, "--out", folder / "out"))
-            civil(run("overlay", path, "--out", folder / "out"))
+
+
+@pytest.fixture(scope="module")
+def short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("short") / "clip.mp4", numbered_frames(20), 25)
+
+
+@pytest.mark.parametrize("name", ESCAPES)
+def test_videos_made_of_a_timeline_stay_in_the_folder(name: str, short_clip: Path) -> None:
+    found = tuple(Segment(0.2, 0.6, label, 0.9) for label in (name or "walk", "../../evil"))
+    timeline = Timeline({name: found}, {name: replace(probe(short_clip), path="gone.mp4")}, {"name": "test"})
+    with cage() as folder:
+        told = (write(folder / "in" / "t.json", timeline.to_json()), "--video", short_clip)
+        for command, *options in (
+            ("clips", "--out", folder / "out" / "clips"),
+            ("overlay", "--out", folder / "out" / "overlay"),
+            ("overlay",),
+        ):
+            result = run(command, *told, *options)
+            civil(result)
+            assert result.exit_code == 0, result.output
+        made = {place: list((folder / place).glob("*.mp4")) for place in ("out/clips", "out/overlay", "in")}
+        assert [len(files) for files in made.values()] == [2, 1, 1]
+        assert sum(path.is_file() for path in folder.rglob("*")) == 5, "nothing but these and the timeline"
 
 
 LABELS = {
