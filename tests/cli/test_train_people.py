@@ -15,6 +15,8 @@ from tests.cli.test_detect import run
 from tests.pipelines.people.test_detection import SEEN, a_bundle
 from tests.pipelines.people.test_training import labelled
 from vidtad.bundle import load_bundle, save_bundle
+from vidtad.errors import InputError
+from vidtad.pipelines.people import training
 
 __all__ = ["labelled"]
 QUICK = ("--weights", "random:1", "--epochs", 1, "--val-fraction", 0.25)
@@ -135,6 +137,23 @@ def test_labels_of_the_other_kind_are_recognised(labelled: Path, tmp_path: Path)
     assert rows.exit_code == 2 and "train --model linear, acar or action-transformer on them" in rows.stderr
     refused = run("train", "--videos", labelled, "--annotations", segments, "--freeze-trunk", "--out", out)
     assert refused.exit_code == 2 and "--freeze-trunk: not for --model react" in refused.stderr
+
+
+def test_a_preset_reaches_the_job(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def stop(job: training.PeopleJob, progress: object) -> None:
+        seen.append(training.with_preset(job))
+        raise InputError("seen")
+
+    monkeypatch.setattr(training, "run_people_training", stop)
+    result = run(*command(labelled, tmp_path / "x.safetensors", "--preset", "acar-r101"))
+    assert result.exit_code == 2 and "seen" in result.stderr
+    assert (seen[0].model, seen[0].trunk, seen[0].schedule.epochs) == ("acar", "slowfast/acar-r101", 5)
+    wrong = ("--model", "linear", "--preset", "acar-r51")
+    monkeypatch.undo()
+    result = run(*command(labelled, tmp_path / "x.safetensors", *wrong))
+    assert result.exit_code == 2 and "did you mean acar-r50" in result.stderr
 
 
 @pytest.mark.slow

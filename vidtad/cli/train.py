@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Show = Callable[[str, int, int, str], None]
 FOR_SEGMENTS = frozenset(
     (
-        "features", "preset", "extractor", "protocol", "fps", "stride", "window", "frame_rate", "decoder", "strict",
+        "features", "extractor", "protocol", "fps", "stride", "window", "frame_rate", "decoder", "strict",
         "video_scores", "tensorboard",
     )
 )
@@ -53,7 +53,11 @@ def train(
         ),
     ] = "react",
     preset: Annotated[
-        str | None, typer.Option(help="A published recipe, such as thumos14. Default: scaled to the data.")
+        str | None,
+        typer.Option(
+            help="A published recipe: thumos14, ...; people: acar-r50, acar-r101 or action-transformer. Default: "
+            "scaled to the data."
+        ),
     ] = None,
     extractor: Annotated[str | None, typer.Option(help="Feature extractor for videos. Default: i3d.")] = None,
     weights: Annotated[
@@ -112,6 +116,8 @@ def train(
     from vidtad.pipelines.extraction import Decoding
     from vidtad.pipelines.training.run import Sampling, TrainingJob, Watcher, run_training
 
+    if preset is not None and "model" not in given(ctx):
+        model = model_of(preset) or model
     people = is_for_people(model)
     refuse(given(ctx) & (FOR_SEGMENTS if people else FOR_PEOPLE), f"not for --model {model}")
     if out.suffix != ".safetensors":
@@ -127,6 +133,7 @@ def train(
         "seed": seed,
         "device": pick_device(device),
         "batch": batch,
+        "preset": preset,
     }
     with training_bar(quiet=quiet or json or not first) as progress, other_labels_told(annotations, model, people):
         if people:
@@ -137,7 +144,6 @@ def train(
                 **shared,
                 videos=videos,
                 features=features,
-                preset=preset,
                 extractor=extractor,
                 sampling=Sampling(parse_rate(fps, "--fps"), stride, window),
                 val_fraction=val_fraction,
@@ -157,6 +163,13 @@ def train(
         show_people(found)
     else:
         show(result)
+
+
+def model_of(preset: str) -> str | None:
+    """The head of a recipe for people; None for another recipe."""
+    from vidtad.pipelines.people.recipes import PEOPLE_PRESETS
+
+    return PEOPLE_PRESETS[preset].model if preset in PEOPLE_PRESETS else None
 
 
 def is_for_people(model: str) -> bool:

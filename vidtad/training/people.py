@@ -25,17 +25,8 @@ from vidtad.models.action_transformer import ActionTransformer
 from vidtad.models.people import PersonNetwork, bank_rows
 from vidtad.models.people_losses import TransformerLosses, class_loss, transformer_loss
 from vidtad.training.distributed import Part
-from vidtad.training.loop import Position, Schedule
+from vidtad.training.loop import Position
 from vidtad.video import Video, open_video
-
-ACAR_R101 = Schedule(
-    epochs=5, lr=0.064, weight_decay=1e-7, optimiser="sgd", warmup_epochs=1, warmup_start=0.125, drop_epochs=(4.6, 4.8)
-)
-"""ACAR R101 as released for AVA (the report: 32 clips a batch); the R50 model: 6 epochs, drops at 5.6 and 5.8."""
-ACTION_TRANSFORMER = Schedule(
-    epochs=60, lr=0.1, weight_decay=1e-7, optimiser="sgd", decay="cosine", warmup_epochs=0.12, warmup_start=0.1
-)
-"""The Action Transformer's rates for 30 clips a batch: 500 000 iterations are about 60 epochs of AVA."""
 
 
 @dataclass(frozen=True, eq=False)

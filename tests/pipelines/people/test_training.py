@@ -15,10 +15,13 @@ from vidtad.extractors.person_presets import TRUNKS
 from vidtad.models.acfb import REPORTED
 from vidtad.pipelines.people.bundle import load_network
 from vidtad.pipelines.people.detection import PeopleDetector, PeopleOptions
-from vidtad.pipelines.people.training import PeopleJob, run_people_training
+from vidtad.pipelines.people.recipes import ACAR_R50, PEOPLE_PRESETS
+from vidtad.pipelines.people.starting import starting_network
+from vidtad.pipelines.people.training import PeopleJob, run_people_training, with_preset
 from vidtad.synth import write_clips
 from vidtad.synth.spec import Level
 from vidtad.training.loop import Schedule
+from vidtad.training.people import Augmentation
 
 SHORT = Schedule(epochs=1, lr=1e-3, drop_epochs=())
 
@@ -87,7 +90,7 @@ def test_a_bank_head_goes_on_from_acar_and_keeps_its_trunk(labelled: Path, tmp_p
         job(labelled, tmp_path / "acfb.safetensors", "acfb", weights=None, trunk=None, convention=None),
         start=first.path,
         config=replace(REPORTED, reduced=ACAR.reduced, hidden=ACAR.hidden),
-        augmentation=replace(job(labelled, tmp_path).augmentation, jitter=0.0),
+        augmentation=Augmentation(jitter=0.0),
     )
     trained = run_people_training(second)
     network, source = load_network(trained.bundle), load_network(first.bundle)
@@ -136,3 +139,32 @@ def test_unusable_jobs_are_refused(changes: dict, message: str, labelled: Path, 
 def test_labels_of_other_videos_are_refused(labelled: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="none of the 4 labelled videos"):
         run_people_training(replace(job(labelled, tmp_path / "x.safetensors"), videos=tmp_path))
+
+
+@pytest.mark.parametrize("name", sorted(PEOPLE_PRESETS))
+def test_a_preset_fills_what_the_job_leaves_open(name: str, tmp_path: Path) -> None:
+    preset = PEOPLE_PRESETS[name]
+    asked = PeopleJob(tmp_path, tmp_path, tmp_path / "x.safetensors", preset.model, preset=name)
+    full = with_preset(asked)
+    assert (full.trunk, full.config, full.schedule) == (preset.trunk, preset.config, preset.schedule)
+    assert full.augmentation == preset.augmentation
+    own = with_preset(replace(asked, schedule=SHORT, augmentation=Augmentation(flip=0.0), trunk="slowfast/tiny"))
+    assert (own.schedule, own.augmentation, own.trunk) == (SHORT, Augmentation(flip=0.0), "slowfast/tiny")
+    half = with_preset(replace(asked, epochs=preset.schedule.epochs * 2)).schedule
+    assert half.epochs == 2 * preset.schedule.epochs and half.warmup_epochs == 2 * preset.schedule.warmup_epochs
+    with pytest.raises(InputError, match="is for --model"):
+        with_preset(replace(asked, model="linear"))
+
+
+def test_released_schedules_and_heads_are_the_presets() -> None:
+    r50, r101 = PEOPLE_PRESETS["acar-r50"], PEOPLE_PRESETS["acar-r101"]
+    assert (r50.schedule.epochs, r50.schedule.drop_epochs) == (6, (5.6, 5.8))
+    assert (r101.schedule.epochs, r101.schedule.drop_epochs) == (5, (4.6, 4.8))
+    assert (r50.config.depth, r50.config.mlp_1x1) == (2, False)
+    assert (r101.config.depth, r101.config.mlp_1x1) == (1, True)
+
+
+def test_an_acar_head_fits_its_trunk(tmp_path: Path) -> None:
+    small = PeopleJob(tmp_path, tmp_path, tmp_path / "x", "acar", trunk="slowfast/tiny", weights="random")
+    network, trunk, _ = starting_network(small, 3, 0)
+    assert trunk == "slowfast/tiny" and network.head.config == replace(ACAR_R50.config, classes=3, width=576, poses=0)

@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +12,30 @@ import torch
 
 from vidtad import __version__
 from vidtad.banks import Banks, load_banks, save_banks
-from vidtad.bundle import Bundle, bundle_name, load_bundle, save_bundle
+from vidtad.bundle import Bundle, bundle_name, save_bundle
 from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation
 from vidtad.evaluation.frames import evaluate_frames
 from vidtad.evaluation.protocols import protocol_named
 from vidtad.extractors.keyframe_stream import KeyClip
 from vidtad.extractors.keyframes import KeyframeConvention
-from vidtad.extractors.person_presets import find_trunk, random_state
 from vidtad.files import VIDEO_SUFFIXES, sha256
 from vidtad.formats.ava import Boxes, ava_classes, image_key, read_label_map
 from vidtad.formats.person_labels import PersonLabels, read_person_labels, targets_of
-from vidtad.models.acar import AcarHead
 from vidtad.models.acfb import AcfbHead
-from vidtad.models.loading import load_exactly
 from vidtad.models.people import HEADS, PersonNetwork
 from vidtad.models.roi import POSES
 from vidtad.persons import People
 from vidtad.pipelines.extraction import digest
-from vidtad.pipelines.options import known_fields
-from vidtad.pipelines.people.bundle import convention_of, load_network, person_bundle, sampling_of
-from vidtad.pipelines.people.options import random_seed
+from vidtad.pipelines.people.bundle import person_bundle, sampling_of
+from vidtad.pipelines.people.recipes import find_preset, shortened
 from vidtad.pipelines.people.scores import Scorer
+from vidtad.pipelines.people.starting import pretrained, starting_network, usual_trunk
 from vidtad.training.distributed import join, wait
 from vidtad.training.loop import Schedule, train
 from vidtad.training.people import Augmentation, Clips, Keyframe, PeopleHead, fill_banks
 
 BATCHES = 1500
-PRETRAINED = {
-    "slowfast/ava": "slowfast-8x8-r50-kinetics400",
-    "slowfast/acar-r50": "slowfast-8x8-r50-kinetics400",
-    "i3d/ava": "i3d-rgb-kinetics400",
-}
-"""Checkpoint (see `vidtad.checkpoints`) that a trunk starts from unless the user says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +48,8 @@ class PeopleJob:
     trained `acar` bundle, which then fills the bank (trunk and bank stay as they are while the head learns).
     `weights`: of the trunk instead: a file, a checkpoint id, `random` or `random:SEED`; None without a `start`: that
     of `PRETRAINED`. `config`: the head's, for other sizes than the published or those of `start`. `schedule`: None for
-    one scaled to the data. `convention`: None for the trunk's. `freeze_trunk`: only the head learns.
+    one scaled to the data. `convention`: None for the trunk's. `freeze_trunk`: only the head learns. `preset`: a name
+    of `recipes.PEOPLE_PRESETS`, for what is None of schedule, augmentation and, without a `start`, trunk and config.
     """
 
     annotations: Path
@@ -71,7 +63,8 @@ class PeopleJob:
     config: Any = None
     convention: KeyframeConvention | None = None
     schedule: Schedule | None = None
-    augmentation: Augmentation = field(default_factory=Augmentation)
+    augmentation: Augmentation | None = None
+    preset: str | None = None
     epochs: int | None = None
     batch: int = 8
     val_fraction: float = 0.2
@@ -123,22 +116,23 @@ def run_people_training(
     if job.model not in HEADS:
         near = difflib.get_close_matches(job.model, HEADS, n=1, cutoff=0.4) or sorted(HEADS)
         raise InputError(f"no head is called {job.model!r}; did you mean {', '.join(near)}?")
+    job = with_preset(job)
     if job.start is None and job.weights is None:
-        job = replace(job, weights=_pretrained(job.trunk or _usual_trunk(job.model)))
+        job = replace(job, weights=pretrained(job.trunk or usual_trunk(job.model)))
     part = join()
     names = read_label_map(job.label_map) if job.label_map is not None else None
     labels = read_person_labels(job.annotations, names)
     classes = _classes(labels.classes)
     training, held = _split(labels, classes, job)
     torch.manual_seed(job.seed)
-    network, trunk, convention = _network(job, len(classes), _poses(classes))
+    network, trunk, convention = starting_network(job, len(classes), _poses(classes))
     if part.rank:  # the first process fills banks, the others find its files
         wait(part)
     banks = _banks(job, network, [*training, *held], convention)
     if not part.rank:
         wait(part)
     head = PeopleHead(network, training, convention, batch_size=job.batch, augmentation=job.augmentation, banks=banks)
-    schedule = job.schedule or _schedule(job, head)
+    schedule = _schedule(job, head)
 
     def score(_: Any) -> dict[str, float]:
         return {"frame_mAP": frame_map(network, held, convention, classes, device=job.device).average_mAP}
@@ -244,83 +238,6 @@ def _split(labels: PersonLabels, classes: Sequence[str], job: PeopleJob) -> tupl
     return parts
 
 
-def _usual_trunk(model: str) -> str:
-    return "i3d/ava" if model == "action-transformer" else "slowfast/ava"
-
-
-def _pretrained(trunk: str) -> str:
-    find_trunk(trunk)
-    if trunk not in PRETRAINED:
-        raise InputError(
-            f"trunk {trunk} starts from trained weights: give a file or id of them, or a bundle to start from; "
-            "`random` learns from nothing"
-        )
-    return PRETRAINED[trunk]
-
-
-def _shape(model: str, start: Bundle | None) -> Any:
-    """The published head's configuration, or that of the head to go on from; a bank's maps are as wide as ACFB's."""
-    kind = HEADS[model]
-    if start is None or start.head not in (model, "acar" if model == "acfb" else model):
-        return kind.default
-    found = known_fields(kind.config, start.head_config, f"bundle {start.name}: head_config")
-    return found if start.head == model else replace(kind.default, reduced=found.reduced, hidden=found.hidden)
-
-
-def _network(job: PeopleJob, classes: int, poses: int) -> tuple[PersonNetwork, str, KeyframeConvention]:
-    start = load_bundle(job.start) if job.start is not None else None
-    if start is not None and start.head not in HEADS:
-        raise InputError(f"{job.start}: a {start.head} bundle says what happens when; start from one of people")
-    trunk = job.trunk or (start.extractor if start else _usual_trunk(job.model))
-    preset, kind = find_trunk(trunk), HEADS[job.model]
-    sizes: dict[str, Any] = {"classes": classes}
-    sizes["channels" if job.model == "action-transformer" else "width"] = preset.width
-    if hasattr(kind.default, "poses"):
-        sizes["poses"] = poses
-    head = kind.network(replace(job.config or _shape(job.model, start), **sizes))
-    seed = random_seed(job.weights, job.seed)
-    bank, convention = None, job.convention or preset.convention
-    if start is not None and not job.weights:
-        source = load_network(start)
-        network = PersonNetwork(source.trunk, head)
-        if start.head == job.model and source.head.config == head.config:
-            load_exactly(head, source.head.state_dict())
-        if isinstance(head, AcfbHead) and start.head == "acar":
-            bank = source.head
-        convention = job.convention or convention_of(start)[0]
-    elif seed is not None:
-        loaded = preset.network()
-        network = PersonNetwork(load_exactly(loaded, random_state(loaded, seed)), head)
-    else:
-        from vidtad.checkpoints import fetch
-        from vidtad.weights import read_state_dict
-
-        path = Path(str(job.weights)) if Path(str(job.weights)).is_file() else fetch(str(job.weights))
-        network = PersonNetwork(preset.load(_without_classifier(read_state_dict(path))), head)
-    network.freeze_norm, network.freeze_trunk = seed is None, job.freeze_trunk
-    if isinstance(head, AcfbHead):
-        _prepare_bank(network, bank)
-    return network, trunk, convention
-
-
-def _prepare_bank(network: PersonNetwork, filling: Any) -> None:
-    """The bank is filled once, by a head that never learns, from a trunk that does not either."""
-    head = network.head
-    if filling is None:
-        filling = AcarHead(head.config)
-        load_exactly(filling, head.state_dict())
-    else:
-        # The query starts as what fills the bank, where sizes agree.
-        own = head.state_dict()
-        shared = {k: v for k, v in filling.state_dict().items() if k in own and own[k].shape == v.shape}
-        head.load_state_dict({**own, **shared})
-    network.bank, network.freeze_trunk = filling, True
-
-
-def _without_classifier(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {key: value for key, value in state.items() if not key.startswith(("head.", "module.head."))}
-
-
 def _banks(
     job: PeopleJob, network: PersonNetwork, data: Sequence[Keyframe], convention: KeyframeConvention
 ) -> Banks | None:
@@ -341,8 +258,25 @@ def _banks(
     return banks
 
 
+def with_preset(job: PeopleJob) -> PeopleJob:
+    """`job` with what its preset says and it leaves open. Raises InputError for no preset, or one of another head."""
+    if job.preset is None:
+        return job
+    preset = find_preset(job.preset)
+    if preset.model != job.model:
+        raise InputError(f"preset {job.preset} is for --model {preset.model}, not {job.model}")
+    schedule = job.schedule or (preset.schedule if job.epochs is None else shortened(preset.schedule, job.epochs))
+    job = replace(job, schedule=schedule, augmentation=job.augmentation or preset.augmentation)
+    if job.start is not None:
+        return job
+    trunk = job.trunk or preset.trunk
+    return replace(job, trunk=trunk, config=job.config or preset.config)
+
+
 def _schedule(job: PeopleJob, head: PeopleHead) -> Schedule:
-    """From nothing: AdamW at 1e-3; from trained weights: at 1e-4; about `BATCHES` batches, cosine decay."""
+    """Asked for; else from nothing AdamW at 1e-3, from trained weights at 1e-4; about `BATCHES` batches, cosine."""
+    if job.schedule is not None:
+        return job.schedule
     epochs = job.epochs or min(100, max(5, round(BATCHES / head.steps(0))))
     lr = 1e-4 if head.network.freeze_norm else 1e-3
     return Schedule(epochs=epochs, lr=lr, decay="cosine", warmup_epochs=min(1.0, 0.05 * epochs), clip_norm=1.0)
