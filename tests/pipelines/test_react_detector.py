@@ -1,6 +1,7 @@
 """ReAct as a detector: batches that do not fit the memory, and videos resized to one window."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,8 +11,8 @@ import torch
 
 from tests.bundles import seeded_actionformer, seeded_react
 from vidtad.bundle import load_bundle
-from vidtad.errors import RunError
-from vidtad.features import Features, Grid, Provenance
+from vidtad.errors import InputError, RunError
+from vidtad.features import Features, Grid, Provenance, load_features
 from vidtad.models.react import ReActOutput
 from vidtad.pipelines.temporal import ReActDetector, detect_features, load_detector
 from vidtad.video import VideoInfo
@@ -121,3 +122,19 @@ def test_half_precision_is_near_and_told(tmp_path: Path, make: Callable[..., Pat
     best = [max(segment.score for segment in timeline.results["v"]) for timeline in found]
     assert best[0] != best[1] and best[1] == pytest.approx(best[0], rel=0.2)
     assert "precision" not in found[0].detector and found[1].detector["precision"] == "bf16"
+
+
+def test_rows_of_unknown_origin_are_taken_for_the_detectors_and_the_timeline_says_so(tmp_path: Path) -> None:
+    made = detector(tmp_path)
+    made.bundle = replace(made.bundle, channels=(("rgb", made.bundle.width - 8), ("flow", 8)))
+    values = rows(40, made.bundle.width)
+    np.save(tmp_path / "v.npy", values)
+    grid = Grid.regular(Fraction(25), made.bundle.sampling["stride"], made.bundle.sampling["window"], 40)
+    features = load_features(tmp_path / "v.npy", grid)
+    warning = detect_features(features, made, "v").detector["warnings"]
+    assert len(warning) == 1 and warning[0].startswith("v: no sidecar") and "\n" not in warning[0]
+    assert f"{made.bundle.extractor} features, channels in the order rgb {made.bundle.width - 8}, flow 8" in warning[0]
+    known = replace(features, provenance=Provenance(made.bundle.extractor, made.bundle.channels))
+    assert detect_features(known, made, "v").detector["warnings"] == []
+    with pytest.raises(InputError, match="rows are 3 wide"):
+        detect_features(replace(features, values=values[:, :3]), made, "v")

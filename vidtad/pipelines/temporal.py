@@ -156,10 +156,10 @@ def load_detector(bundle: Bundle, device: str = "cpu", precision: str = "float32
     return DETECTORS[bundle.head](bundle, device, precision)
 
 
-def check_fits(features: Features, bundle: Bundle, where: str) -> None:
+def check_fits(features: Features, bundle: Bundle, where: str) -> tuple[str, ...]:
     """Raise InputError unless these features are of the kind the bundle's head was trained on.
 
-    What a foreign file does not say (no sidecar) is not checked, except the width.
+    What a foreign file does not say (no sidecar) is not checked, except the width: the warnings name what was assumed.
     """
     provenance, grid = features.provenance, features.grid
     wants = f"detector {bundle.name} wants {bundle.extractor} features ({_channels(bundle.channels)})"
@@ -170,7 +170,8 @@ def check_fits(features: Features, bundle: Bundle, where: str) -> None:
             f"{remedy}"
         )
     if not provenance.extractor:
-        return
+        assumed = f"{bundle.extractor} features, channels in the order {_channels(bundle.channels)}"
+        return (f"{where}: no sidecar says what its rows are of; took them for {assumed}, as the detector wants",)
     if provenance.channels != bundle.channels:
         raise InputError(f"{where}: channel order is {_channels(provenance.channels)} but {wants}; {remedy}")
     if _families(provenance.extractor) != _families(bundle.extractor):
@@ -181,6 +182,7 @@ def check_fits(features: Features, bundle: Bundle, where: str) -> None:
             f"{where}: windows of {grid.span} frames every {grid.stride} but detector {bundle.name} wants "
             f"{sampling[0]} every {sampling[1]}; extract again with --window {sampling[0]} --stride {sampling[1]}"
         )
+    return ()
 
 
 def _families(extractor: str) -> set[str]:
@@ -212,11 +214,11 @@ def detect_features(
     progress: Progress = no_progress,
 ) -> Timeline:
     """Timeline of one video from its features. `where` names the features in errors."""
-    check_fits(features, detector.bundle, where or video_id)
+    assumed = check_fits(features, detector.bundle, where or video_id)
     found = detector(features.values, progress)
     segments = to_segments(found, features, detector.bundle.classes, min_score)
     identity = detector_identity(detector.bundle, features.provenance, min_score, detector.precision)
-    identity["warnings"] += [f"{where or video_id}: {warning}" for warning in detector.warnings]
+    identity["warnings"] += [*assumed, *(f"{where or video_id}: {warning}" for warning in detector.warnings)]
     return Timeline({video_id: tuple(segments)}, {video_id: features.video}, identity)
 
 
