@@ -6,10 +6,15 @@ that of one process holding the whole batch, up to rounding.
 
 import os
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
+
+
+PATIENCE = timedelta(days=7)
+"""How long processes wait for the first one, which extracts features and evaluates alone; minutes by default."""
 
 
 class Part(NamedTuple):
@@ -32,7 +37,7 @@ def join() -> Part:
         own_gpu = torch.cuda.device_count() > local
         if own_gpu:
             torch.cuda.set_device(local)
-        distributed.init_process_group("nccl" if own_gpu else "gloo")
+        distributed.init_process_group("nccl" if own_gpu else "gloo", timeout=PATIENCE)
     return Part(distributed.get_rank(), distributed.get_world_size())
 
 
@@ -67,7 +72,9 @@ def sum_gradients(parameters: Iterable[nn.Parameter], part: Part) -> None:
 
 def sum_values(values: Mapping[str, Tensor], part: Part) -> dict[str, float]:
     """Numbers by name, summed over all processes, which must hold the same names."""
-    table = torch.stack([value.detach().double() for value in values.values()])
+    # Apple's GPUs have no doubles.
+    kept = (value.detach().cpu() if value.device.type == "mps" else value.detach() for value in values.values())
+    table = torch.stack([value.double() for value in kept])
     if part.world > 1:
         distributed.all_reduce(table)
     return dict(zip(values, table.tolist(), strict=True))

@@ -245,6 +245,7 @@ def _features(
 ) -> tuple[dict[str, Features], Chosen | None]:
     """Features of every usable video, and the extractor that made them, where it is here."""
     extraction = chosen = None
+    part = join()  # before the extractor, whose weights go to this process's own GPU
     if any(name in material.videos for name in material.durations):
         chosen = choose_extractor(job.extractor, job.weights, job.sampling, job.device)
         loaded = chosen.loaded
@@ -252,7 +253,6 @@ def _features(
         name = loaded.extractor.name.replace("/", "-")
         own = job.work / "features" / f"{name}-{hashlib.sha256(making.encode()).hexdigest()[:12]}"
         extraction = Extraction(loaded, job.features or own, job.features is None, job.decoding, job.batch)
-    part = join()
     if part.rank:  # the first process extracts, the others find its files
         wait(part)
     features, failed = features_of(
