@@ -56,6 +56,29 @@ def test_options_reach_the_detector(clip: Path, bundles: dict[str, Path], tmp_pa
     assert {person["time_s"] for person in document["people"][clip.stem]} == {0.0, 2.0}
 
 
+def test_scores_from_which_people_and_actions_count(
+    clip: Path, bundles: dict[str, Path], tmp_path: Path
+) -> None:
+    scored = tmp_path / "boxes.csv"
+    scored.write_text("".join(f"{clip.stem},1,0.{x},0.1,0.{x + 3},0.9,,{s}\n" for x, s in ((1, 0.9), (5, 0.66))))
+    command = ("detect", clip, "--model", bundles["linear"], "--boxes", scored, "--out", "-")
+
+    def document(*more: object) -> dict:
+        result = run(*command, *more)
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
+
+    assert len(document()["people"][clip.stem]) == 1
+    both = document("--person-score", 0.65, "--action-score", 0)
+    assert [len(person["actions"]) for person in both["people"][clip.stem]] == [3, 3]
+    assert both["detector"]["sha256"] == document()["detector"]["sha256"]
+    assert (both["detector"]["decoding"]["person_score"], both["detector"]["decoding"]["start"]) == (0.65, 0.5)
+    none = document("--person-score", 0.65, "--action-score", 1)
+    assert sum(len(person["actions"]) for person in none["people"][clip.stem]) < 6
+    wrong = run(*command, "--person-score", 7)
+    assert wrong.exit_code == 2 and "--person-score 7: scores lie between 0 and 1" in wrong.stderr
+
+
 def test_boxes_from_another_clock(clip: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
     late = tmp_path / "boxes.csv"
     rows = [line.split(",") for line in clip.with_name("boxes.csv").read_text().splitlines()]

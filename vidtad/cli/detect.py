@@ -23,6 +23,7 @@ from vidtad.cli.common import (
     take_shard,
 )
 from vidtad.cli.options import (
+    ActionScore,
     Address,
     AsJson,
     Boxes,
@@ -34,6 +35,7 @@ from vidtad.cli.options import (
     Flip,
     Overwrite,
     Persons,
+    PersonScore,
     PersonsWeights,
     Precision,
     Quiet,
@@ -54,7 +56,9 @@ if TYPE_CHECKING:
     from vidtad.pipelines.people.options import PeopleOptions
     from vidtad.timeline import PersonBox, Timeline
 
-FOR_PEOPLE = frozenset({"persons", "persons_weights", "boxes", "boxes_offset", "every", "scales", "flip"})
+FOR_PEOPLE = frozenset(
+    {"persons", "persons_weights", "boxes", "boxes_offset", "every", "scales", "flip", "person_score", "action_score"}
+)
 FOR_FEATURES = frozenset({"stride", "window"})
 
 
@@ -85,6 +89,8 @@ def detect(
     every: Every = None,
     scales: Scales = None,
     flip: Flip = False,
+    person_score: PersonScore = None,
+    action_score: ActionScore = None,
     device: Device = "auto",
     precision: Precision = "auto",
     batch: Annotated[
@@ -136,6 +142,8 @@ def detect(
         every_s=every,
         scales=parse_scales(scales),
         flip=flip,
+        person_score=person_score,
+        action_score=action_score,
         batch=batch,
     )
     paths = take_shard(paths, shard)

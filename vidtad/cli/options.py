@@ -55,4 +55,11 @@ Every = Annotated[float | None, typer.Option(help="People: seconds between keyfr
 Scales = Annotated[
     str | None, typer.Option(help="People: short sides in pixels to average over, such as 256,288,320.")
 ]
+PersonScore = Annotated[
+    float | None, typer.Option(help="People: boxes from this score on are people. Default: the detector's, mostly 0.7.")
+]
+ActionScore = Annotated[
+    float | None,
+    typer.Option(help="People: actions under this score are left out at a keyframe. Default: the detector's."),
+]
 Flip = Annotated[bool, typer.Option("--flip", help="People: average with the mirrored picture too.")]

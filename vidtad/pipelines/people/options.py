@@ -16,9 +16,9 @@ OWN = "own"
 class PeopleDecoding:
     """From scores to a timeline; the `decoding` entry of a bundle may set any of these.
 
-    `person_score`: boxes from this score on are people (0.7 is the report's for AVA). `action_score`: actions of a
-    person from this score on are kept at a keyframe (0: all of them, as published evaluations have it). `start`,
-    `keep`, `bridge_s`: hysteresis, see `people_merge`. `same_iou`, `gone_s`: see `persons.Tracker`. `bank_reach_s`,
+    `person_score`: boxes from this score on are people (the report: 0.7 for AVA, 0.65 for Kinetics). `action_score`:
+    actions of a person from this score on are kept at a keyframe (0: all, as published evaluations have it). `start`,
+    `keep`, `bridge_s`: hysteresis, see `merge`. `same_iou`, `gone_s`: see `persons.Tracker`. `bank_reach_s`,
     `bank_per_second`: see `acfb.BankOptions`. `display_score`: segments a table shows. `persons`: who finds the people
     unless the user says otherwise.
     """
@@ -48,7 +48,8 @@ class PeopleOptions:
     `boxes`: a file of boxes instead, whose times are the keyframes; `boxes_offset_s` is subtracted from them.
     `persons_weights`: a file or `random`, which a run with random `weights` is content with. `every_s`: seconds between
     keyframes (None: the bundle's). `scales`: short sides in pixels (none: the bundle's size), `flip`: mirrored too;
-    logits are averaged. `batch`: keyframes at once. Raises InputError for what does not go together.
+    logits are averaged. `batch`: keyframes at once. `person_score`, `action_score`: see `PeopleDecoding` (None: the
+    bundle's); `PeopleWorker` heeds them. Raises InputError for what does not go together.
     """
 
     persons: str | None = None
@@ -60,12 +61,17 @@ class PeopleOptions:
     flip: bool = False
     batch: int = 2
     weights: str | None = None
+    person_score: float | None = None
+    action_score: float | None = None
 
     def __post_init__(self) -> None:
         if self.every_s is not None and not 0 < self.every_s < math.inf:
             raise InputError(f"keyframes every {self.every_s:g} s cannot be: give a time above 0")
         if any(side < 32 for side in self.scales):
             raise InputError(f"a short side of {min(self.scales)} pixels is too small: 32 at least")
+        for name, score in self.thresholds().items():
+            if not 0 <= score <= 1:
+                raise InputError(f"--{name.replace('_', '-')} {score:g}: scores lie between 0 and 1")
         if self.batch < 1:
             raise InputError(f"{self.batch} keyframes at once: 1 at least")
         if self.boxes is None and self.boxes_offset_s:
@@ -74,6 +80,11 @@ class PeopleOptions:
             raise InputError(f"boxes of {self.boxes} leave nobody to be found: leave out --boxes, or --persons")
         if self.boxes is not None and not Path(self.boxes).is_file():
             raise InputError(f"{self.boxes}: no such file of boxes")
+
+    def thresholds(self) -> dict[str, float]:
+        """Entries of a bundle's `decoding` that the user sets."""
+        asked = {"person_score": self.person_score, "action_score": self.action_score}
+        return {name: score for name, score in asked.items() if score is not None}
 
     @property
     def dry_run(self) -> bool:
