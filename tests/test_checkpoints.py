@@ -28,7 +28,7 @@ from vidtad.models.react import THUMOS14, ReAct
 from vidtad.registry import THUMOS14_CLASSES
 from vidtad.weights import LAYOUTS
 
-UNREAD_LAYOUTS = {"tensorflow", "caffe", "hdf5", "archive"}
+UNREAD_LAYOUTS = {"caffe", "hdf5", "archive"}
 
 
 @pytest.fixture(autouse=True)

@@ -79,7 +79,7 @@ def _i3d() -> Iterator[Checkpoint]:
         "i3d",
         "deepmind/kinetics-i3d",
         how_to_get="the folders of https://github.com/deepmind/kinetics-i3d/tree/master/data/checkpoints; "
-        "this version reads the PyTorch conversions i3d-rgb-kinetics400 and i3d-flow-kinetics400",
+        "pass one as --weights FILE.npz, its variables saved in TensorFlow by numpy.savez under their own names",
     )
 
 

@@ -53,6 +53,7 @@ LAYOUTS: dict[str, Layout] = {
     "opentad": Layout(wrappers=("state_dict_ema", "state_dict"), prefix="module."),
     "i3d-piergiaj": Layout(prefix="module."),
     "i3d-hassony2": Layout(prefix="module."),
+    "tensorflow": Layout(),
     "tsp": Layout(wrappers=("model",), prefix="module."),
     "ig65m": Layout(),
     "torchvision": Layout(),

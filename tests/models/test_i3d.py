@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -5,6 +6,7 @@ import torch.nn.functional as F
 from vidtad.errors import InputError
 from vidtad.models import i3d
 from vidtad.models.fold import fold_batch_norm
+from vidtad.weights import read_state_dict
 
 HASSONY2 = {
     "b0": "branch_0",
@@ -51,9 +53,7 @@ def test_same_padding(size: int, kernel: int, stride: int, expected: tuple[int, 
 
 
 @pytest.mark.parametrize("size", [(4, 7, 8), (5, 6, 9), (1, 2, 3)])
-@pytest.mark.parametrize(
-    ("kernel", "stride"), [((3, 3, 3), (2, 2, 2)), ((1, 3, 3), (1, 2, 2)), ((2, 2, 2), (2, 2, 2))]
-)
+@pytest.mark.parametrize(("kernel", "stride"), [((3, 3, 3), (2, 2, 2)), ((1, 3, 3), (1, 2, 2)), ((2, 2, 2), (2, 2, 2))])
 def test_pool_equals_explicit_zero_padding(size, kernel, stride) -> None:
     x = torch.rand(2, 3, *size)
     pads = [i3d.same_padding(*axis) for axis in zip(size, kernel, stride, strict=True)]
@@ -95,6 +95,47 @@ def test_both_published_layouts_load_to_the_same_network(network) -> None:
     for state_dict in (own, without_counters, other):
         loaded = i3d.load(state_dict).state_dict()
         assert all(torch.equal(loaded[key], own[key]) for key in without_counters)
+
+
+def tensorflow_variable(key: str, tensor: torch.Tensor, prefix: str) -> tuple[str, np.ndarray] | None:
+    """Name and value of a tensor in DeepMind's checkpoints, which have neither gamma nor step counters."""
+    layers = {"conv3d.weight": "conv_3d/w", "conv3d.bias": "conv_3d/b", "bn.bias": "batch_norm/beta"}
+    layers |= {"bn.running_mean": "batch_norm/moving_mean", "bn.running_var": "batch_norm/moving_variance"}
+    unit, layer = (".".join(part) for part in (key.split(".")[:-2], key.split(".")[-2:]))
+    if layer not in layers:
+        return None
+    end_point, _, branch = unit.partition(".")
+    if branch:
+        size = "3x3" if branch in ("b1b", "b2b") else "1x1"
+        letter = "b" if branch in ("b1b", "b2b", "b3b") and unit != "Mixed_5b.b2b" else "a"
+        end_point = f"{end_point}/Branch_{branch[1]}/Conv3d_0{letter}_{size}"
+    end_point = "Logits/Conv3d_0c_1x1" if end_point == "logits" else end_point
+    value = tensor.numpy()
+    if layer == "conv3d.weight":
+        value = np.transpose(value, (2, 3, 4, 1, 0))
+    elif layer != "conv3d.bias":
+        value = value.reshape(1, 1, 1, 1, -1)
+    return f"{prefix}{end_point}/{layers[layer]}", value
+
+
+@pytest.mark.parametrize("prefix", ["RGB/inception_i3d/", "Flow/inception_i3d/", ""])
+def test_tensorflows_variables_load_to_the_same_network(network, tmp_path, prefix: str) -> None:
+    own = {key: value.clone() for key, value in network.state_dict().items()}
+    for key in own:
+        if key.endswith("bn.weight"):
+            own[key].fill_(1)
+    pairs = [tensorflow_variable(key, value, prefix) for key, value in own.items()]
+    variables = dict(pair for pair in pairs if pair)
+    assert len(variables) == 57 * 4 + 2
+    assert f"{prefix}Mixed_5b/Branch_2/Conv3d_0a_3x3/conv_3d/w" in variables
+    assert variables[f"{prefix}Conv3d_1a_7x7/conv_3d/w"].shape[:3] == (7, 7, 7)
+    np.savez(tmp_path / "i3d.npz", **variables)
+    loaded = i3d.load(read_state_dict(tmp_path / "i3d.npz", "tensorflow")).state_dict()
+    for key, value in own.items():
+        assert key.endswith("num_batches_tracked") or torch.equal(loaded[key], value), key
+    variables[f"{prefix}Mixed_5b/Branch_9/Conv3d_0a_3x3/conv_3d/w"] = np.zeros((1, 1, 1, 1, 1))
+    with pytest.raises(InputError, match=r"unused: .*Branch_9"):
+        i3d.load({key: torch.tensor(value) for key, value in variables.items()})
 
 
 def test_loading_lists_what_is_missing_unused_or_of_another_shape(network) -> None:

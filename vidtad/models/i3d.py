@@ -228,14 +228,61 @@ def from_hassony2(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+_TENSORFLOW_BRANCHES = {
+    "Branch_0/Conv3d_0a_1x1": "b0",
+    "Branch_1/Conv3d_0a_1x1": "b1a",
+    "Branch_1/Conv3d_0b_3x3": "b1b",
+    "Branch_2/Conv3d_0a_1x1": "b2a",
+    "Branch_2/Conv3d_0b_3x3": "b2b",
+    "Branch_2/Conv3d_0a_3x3": "b2b",  # as Mixed_5b has it
+    "Branch_3/Conv3d_0b_1x1": "b3b",
+}
+_TENSORFLOW_TENSORS = {
+    "conv_3d/w": "conv3d.weight",
+    "conv_3d/b": "conv3d.bias",
+    "batch_norm/gamma": "bn.weight",
+    "batch_norm/beta": "bn.bias",
+    "batch_norm/moving_mean": "bn.running_mean",
+    "batch_norm/moving_variance": "bn.running_var",
+}
+_TENSORFLOW_KEY = re.compile(
+    r"(?:(?:RGB|Flow)/inception_i3d/)?(\w+?)(?:/(Branch_\d/\w+))?(?:/Conv3d_0c_1x1)?/((?:conv_3d|batch_norm)/\w+?)(?::0)?"
+)
+
+
+def from_tensorflow(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename and transpose the variables of DeepMind's TensorFlow checkpoints, arrays by variable name.
+
+    Kernels are (T, H, W, in, out) there, and norms have no gamma: it is 1. Unknown names stay as they are.
+    """
+    renamed = {}
+    for key, tensor in variables.items():
+        found = _TENSORFLOW_KEY.fullmatch(key)
+        branch = _TENSORFLOW_BRANCHES.get(found[2]) if found and found[2] else ""
+        name = _TENSORFLOW_TENSORS.get(found[3]) if found else None
+        if found is None or branch is None or name is None:
+            renamed[key] = tensor
+            continue
+        unit = "logits" if found[1] == "Logits" else ".".join(filter(None, (found[1], branch)))
+        kernel = name == "conv3d.weight" and tensor.ndim == 5
+        renamed[f"{unit}.{name}"] = tensor.permute(4, 3, 0, 1, 2).contiguous() if kernel else tensor.flatten()
+    for key in [key for key in renamed if key.endswith("bn.bias")]:
+        renamed.setdefault(f"{key.removesuffix('bias')}weight", torch.ones_like(renamed[key]))
+    return renamed
+
+
 def load(state_dict: Mapping[str, Tensor], bn_eps: float = 1e-3) -> InceptionI3d:
-    """I3D with the weights of either published PyTorch layout; input channels and classes are read from them.
+    """I3D with the weights of any published layout, PyTorch's two or TensorFlow's.
+
+    Input channels and classes are read from them.
 
     hassony2's own code normalises with `bn_eps` 1e-5, which moves features by about 1 %. Raises InputError when a
     tensor is missing, unused or of another shape.
     """
     if "conv3d_1a_7x7.conv3d.weight" in state_dict:
         state_dict = from_hassony2(state_dict)
+    elif any(key.partition(":")[0].endswith("Conv3d_1a_7x7/conv_3d/w") for key in state_dict):
+        state_dict = from_tensorflow(state_dict)
     first, last = state_dict.get("Conv3d_1a_7x7.conv3d.weight"), state_dict.get("logits.conv3d.weight")
     in_channels = 3 if first is None or first.ndim != 5 else first.shape[1]
     num_classes = 400 if last is None or last.ndim != 5 else last.shape[0]
