@@ -43,11 +43,15 @@ def _slow(state: Mapping[str, Tensor]) -> nn.Module:
     return slow.load({key: value for key, value in from_published(state).items() if not key.startswith("head.")})
 
 
-def _i3d(state: Mapping[str, Tensor]) -> nn.Module:
+def i3d_parts(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(trunk, Mixed_5b and 5c) of I3D weights in a published layout, named as in `models.i3d`."""
     from vidtad.models.i3d import from_hassony2
 
-    renamed = from_hassony2(state) if "conv3d_1a_7x7.conv3d.weight" in state else state
-    trunk, _ = from_i3d(renamed)
+    return from_i3d(from_hassony2(state) if "conv3d_1a_7x7.conv3d.weight" in state else state)
+
+
+def _i3d(state: Mapping[str, Tensor]) -> nn.Module:
+    trunk, _ = i3d_parts(state)
     first = trunk.get("Conv3d_1a_7x7.conv3d.weight")
     shrink = 1 if first is None or first.ndim != 5 else max(1, 64 // first.shape[0])
     return load_exactly(I3dTrunk(shrink), trunk)

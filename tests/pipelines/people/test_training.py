@@ -13,6 +13,7 @@ from vidtad.bundle import load_bundle
 from vidtad.errors import InputError
 from vidtad.extractors.person_presets import TRUNKS
 from vidtad.models.acfb import REPORTED
+from vidtad.models.action_transformer import ActionTransformer, I3dTrunk
 from vidtad.pipelines.people.bundle import load_network
 from vidtad.pipelines.people.detection import PeopleDetector, PeopleOptions
 from vidtad.pipelines.people.recipes import ACAR_R50, PEOPLE_PRESETS
@@ -162,6 +163,18 @@ def test_released_schedules_and_heads_are_the_presets() -> None:
     assert (r101.schedule.epochs, r101.schedule.drop_epochs) == (5, (4.6, 4.8))
     assert (r50.config.depth, r50.config.mlp_1x1) == (2, False)
     assert (r101.config.depth, r101.config.mlp_1x1) == (1, True)
+
+
+def test_an_action_transformer_takes_the_last_blocks_of_i3d(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    whole = ActionTransformer(HEADS["action-transformer"][1]).i3d.state_dict()
+    blocks = {key: value for key, value in whole.items() if key.startswith("Mixed_5")}
+    for value in blocks.values():
+        value.copy_(torch.rand(value.shape))
+    torch.save({**I3dTrunk(8).state_dict(), **blocks, "logits.conv3d.bias": torch.zeros(2)}, tmp_path / "i3d.pt")
+    asked = job(tmp_path, tmp_path / "x", "action-transformer", weights=str(tmp_path / "i3d.pt"))
+    found = starting_network(asked, 3, 0)[0].head.i3d.state_dict()
+    assert blocks and all(torch.equal(found[key], value) for key, value in blocks.items())
 
 
 def test_an_acar_head_fits_its_trunk(tmp_path: Path) -> None:

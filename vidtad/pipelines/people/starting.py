@@ -10,9 +10,10 @@ import torch
 from vidtad.bundle import Bundle, load_bundle
 from vidtad.errors import InputError
 from vidtad.extractors.keyframes import KeyframeConvention
-from vidtad.extractors.person_presets import find_trunk, random_state
+from vidtad.extractors.person_presets import find_trunk, i3d_parts, random_state
 from vidtad.models.acar import AcarHead
 from vidtad.models.acfb import AcfbHead
+from vidtad.models.action_transformer import ActionTransformer, I3dHead
 from vidtad.models.loading import load_exactly
 from vidtad.models.people import HEADS, PersonNetwork
 from vidtad.pipelines.options import known_fields
@@ -89,11 +90,21 @@ def starting_network(job: "PeopleJob", classes: int, poses: int) -> tuple[Person
         from vidtad.weights import read_state_dict
 
         path = Path(str(job.weights)) if Path(str(job.weights)).is_file() else fetch(str(job.weights))
-        network = PersonNetwork(preset.load(_without_classifier(read_state_dict(path))), head)
+        state = _without_classifier(read_state_dict(path))
+        network = PersonNetwork(preset.load(state), head)
+        if isinstance(head, ActionTransformer) and head.i3d is not None:
+            _last_blocks(head.i3d, i3d_parts(state)[1])
     network.freeze_norm, network.freeze_trunk = seed is None, job.freeze_trunk
     if isinstance(head, AcfbHead):
         _prepare_bank(network, bank)
     return network, trunk, convention
+
+
+def _last_blocks(head: I3dHead, blocks: Mapping[str, torch.Tensor]) -> None:
+    """I3D's Mixed_5b and 5c where the weights have them; class and box layers stay random (Girdhar et al., 2019)."""
+    if blocks:
+        own = {key: value for key, value in head.state_dict().items() if key.startswith(("classes.", "offsets."))}
+        load_exactly(head, {**blocks, **own})
 
 
 def _prepare_bank(network: PersonNetwork, filling: Any) -> None:
