@@ -1,6 +1,8 @@
 """The time grid is exact; feature files survive the round trip and refuse what does not belong together."""
 
 import json
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidtad.errors import InputError
-from vidtad.features import Features, Grid, Provenance, load_features, save_features, sidecar_of
+from vidtad.errors import InputError, RunError
+from vidtad.features import Features, Grid, Provenance, StoredRows, load_features, save_features, sidecar_of
 from vidtad.video import VideoInfo
 
 
@@ -117,3 +119,50 @@ def test_a_broken_sidecar_is_one_sentence(tmp_path: Path, change: dict) -> None:
     sidecar_of(path).write_text(json.dumps(document | change))
     with pytest.raises(InputError):
         load_features(path)
+
+
+def test_a_stored_array_is_read_by_the_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float16)
+    np.save(tmp_path / "a.npy", values)
+    grid = Grid.regular(Fraction(25), 4, 16, 1)
+    held = load_features(tmp_path / "a.npy", grid, stored=True).values
+    assert isinstance(held, StoredRows) and held.shape == (50, 3) and len(held) == 50
+    assert not any(isinstance(value, np.ndarray) for value in vars(held).values())
+    read = held[10:20]
+    assert read.dtype == np.float32 and read.shape == (10, 3) and read.base is None
+    np.testing.assert_array_equal(read, values[10:20].astype(np.float32))
+    np.testing.assert_array_equal(np.asarray(held), values.astype(np.float32))
+    (tmp_path / "a.npy").unlink()
+    with pytest.raises(RunError, match="cannot be read"):
+        held[:1]
+
+
+FEW_FILES = """
+import resource, sys
+from fractions import Fraction
+from pathlib import Path
+import numpy as np
+from vidtad.errors import InputError
+from vidtad.features import Grid, load_features
+grid = Grid.regular(Fraction(25), 4, 16, 1)
+paths = sorted(Path(sys.argv[1]).glob("*.npy"))
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+held = [load_features(path, grid, stored=True) for path in paths]
+assert [float(h.values[1:2][0, 0]) for h in held] == [float(n) for n in range(len(paths))]
+mapped = []
+try:
+    for path in paths:
+        mapped.append(load_features(path, grid))
+except InputError as error:
+    print(len(held), error)
+"""
+
+
+def test_more_feature_files_than_files_may_be_open(tmp_path: Path) -> None:
+    pytest.importorskip("resource")
+    for number in range(100):
+        np.save(tmp_path / f"{number:03}.npy", np.full((4, 2), number, np.float32))
+    done = subprocess.run([sys.executable, "-c", FEW_FILES, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    # Maps run out of descriptors, and that is what is said.
+    assert done.stdout.startswith("100 ") and "cannot be read (Too many open files)" in done.stdout

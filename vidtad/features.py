@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from vidtad.errors import InputError
+from vidtad.errors import InputError, RunError
 from vidtad.files import atomic_write, read_json, sha256, write_json
 from vidtad.video import VideoInfo
 
@@ -89,6 +89,32 @@ class Provenance:
         return json.dumps(decides, sort_keys=True)
 
 
+class StoredRows:
+    """Rows (T, C) of a `.npy` file as float32, read when sliced: between slices no file is open, nothing is held.
+
+    What memory maps of thousands of videos cannot be, as each keeps a file descriptor. Raises InputError when the
+    file holds no such array, RunError when it is gone or cannot be read any more.
+    """
+
+    dtype, ndim = np.dtype(np.float32), 2
+
+    def __init__(self, path: Path):
+        self.path = Path(path)
+        self.shape: tuple[int, int] = _mapped(self.path).shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        try:
+            return np.array(np.load(self.path, mmap_mode="r", allow_pickle=False)[rows], dtype=np.float32)
+        except OSError as error:
+            raise RunError(f"{self.path}: cannot be read ({error.strerror or error})") from error
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self[:].astype(dtype or np.float32, copy=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Features:
     """`values` (T, C) float32, one row a step of `grid`, of the video `video`. Finite, checked when made."""
@@ -152,23 +178,36 @@ def sidecar_of(path: Path) -> Path:
     return Path(path).with_suffix(".json")
 
 
-def load_features(path: Path, foreign: Grid | None = None, *, check_hash: bool = False) -> Features:
-    """Read a feature array (memory-mapped) and its sidecar.
+def _mapped(path: Path) -> np.ndarray:
+    """The array of a feature file, memory-mapped."""
+    try:
+        values = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: no such feature file") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except Exception as error:  # NumPy parses the header as Python text and passes on whatever that raises
+        raise InputError(f"{path}: not a feature file (expected a .npy array of numbers)") from error
+    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f" or not values.size:
+        raise InputError(f"{path}: expected a (rows, channels) array of floating-point numbers")
+    return values
+
+
+def load_features(
+    path: Path, foreign: Grid | None = None, *, check_hash: bool = False, stored: bool = False
+) -> Features:
+    """Read a feature array (memory-mapped, with `stored` as `StoredRows`) and its sidecar.
 
     An array of other origin has no sidecar: pass `foreign`, a grid whose fps, stride and span are used.
     `check_hash` also compares the array with the sidecar's SHA-256. Raises InputError for anything missing,
     malformed or contradictory.
     """
     path = Path(path)
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such feature file") from error
-    except Exception as error:  # NumPy parses the header as Python text and passes on whatever that raises
-        raise InputError(f"{path}: not a feature file (expected a .npy array of numbers)") from error
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f" or not values.size:
-        raise InputError(f"{path}: expected a (rows, channels) array of floating-point numbers")
-    values = values if values.dtype == np.float32 else values.astype(np.float32)
+    if stored:
+        values: np.ndarray = StoredRows(path)  # type: ignore[assignment]
+    else:
+        values = _mapped(path)
+        values = values if values.dtype == np.float32 else values.astype(np.float32)
     sidecar = sidecar_of(path)
     if sidecar.exists():
         return _with_sidecar(path, values, read_json(sidecar), check_hash)

@@ -30,8 +30,23 @@ class JoinedRows:
         return joined[::step]
 
 
+class PartOfRows:
+    """Rows `first` to `last` (exclusive) of a sequence, read when sliced."""
+
+    def __init__(self, values: np.ndarray, first: int, last: int):
+        self.values, self.first = values, first
+        self.shape = (last - first, values.shape[1])
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        start, stop, step = rows.indices(len(self))
+        return self.values[self.first + start : self.first + max(stop, start) : step]
+
+
 def pieces_of(video: TrainingVideo) -> list[TrainingVideo]:
-    """The video cut in the middle of every stretch without an action; the rows are views."""
+    """The video cut in the middle of every stretch without an action; rows are read when asked for."""
     order = np.argsort(video.segments[:, 0], kind="stable")
     start, end = video.segments[order, 0], np.maximum.accumulate(video.segments[order, 1])
     free = np.flatnonzero(start[1:] - end[:-1] >= 1)
@@ -44,7 +59,7 @@ def pieces_of(video: TrainingVideo) -> list[TrainingVideo]:
             pieces.append(
                 TrainingVideo(
                     f"{video.name}/{number}",
-                    video.values[first:last],
+                    PartOfRows(video.values, first, last),  # type: ignore[arg-type]
                     video.segments[inside] - first,
                     video.labels[inside],
                 )

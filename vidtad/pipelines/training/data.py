@@ -59,7 +59,7 @@ def find_material(
                 step = float(stride / (rate or info.fps)) if stride else None
                 durations[name] = Duration(info.duration_s, step)
             elif name in found_features:
-                held = load_features(found_features[name], foreign(name) if foreign else None)
+                held = load_features(found_features[name], foreign(name) if foreign else None, stored=True)
                 durations[name] = Duration(held.video.duration_s, float(held.grid.stride / held.grid.fps))
         except InputError as error:
             broken[name] = str(error)
@@ -142,7 +142,7 @@ def features_of(
     *,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> tuple[dict[str, Features], dict[str, str]]:
-    """Features (memory-mapped) of every video that is there, made where missing; and why some could not be.
+    """Features (`StoredRows`) of every video that is there, made where missing; and why some could not be.
 
     Raises InputError when features of different making meet, or none is left.
     """
@@ -155,7 +155,7 @@ def features_of(
                 path = _extract(material.videos[name], extraction)
             else:
                 path = material.features[name]
-            found[name] = load_features(path, foreign(name) if foreign else None)
+            found[name] = load_features(path, foreign(name) if foreign else None, stored=True)
         except InputError as error:
             failed[name] = str(error)
     if not found:
