@@ -93,8 +93,9 @@ function drawRow(row, y) {
     }
     if (x2 - x1 < 34) return;
     const name = state.group === "class" ? s.score.toPrecision(2) : `${data.labels[s.label]} ${s.score.toPrecision(2)}`;
-    if (strength > 0.25) barText(name, x1, x2, y, ROW_H, "#fff");
-    else barText(name, x1, x2, y, ROW_H, colours.ink);
+    const bright = hue[s.label] > 40 && hue[s.label] < 190; // yellow to cyan: white cannot be read on it
+    const solid = strength > (bright ? 0.5 : 0.25);
+    barText(name, x1, x2, y, ROW_H, solid ? (bright ? "#111" : "#fff") : colours.ink);
   });
 }
 
