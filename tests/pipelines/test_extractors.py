@@ -94,3 +94,13 @@ def test_weights_of_no_preset_and_those_of_both_are_taken(monkeypatch, tmp_path)
     assert load_extractor("tsn", "tsn-r50-1x1x5-kinetics400-rgb").weights == "tsn-r50-1x1x5-kinetics400-rgb"
     torch.save(random_weights("r2plus1d/tsp"), path)
     assert load_extractor("r2plus1d/tsp", "tsp-r2plus1d-34-thumos14").weights == "tsp-r2plus1d-34-thumos14"
+
+
+def test_a_preset_of_learned_flow_brings_it() -> None:
+    name = "i3d/video_features+i3d/video_features-flow"
+    loaded = load_extractor(name, "random:1")
+    assert loaded.extractor.convention.flow == "raft"
+    assert len(loaded.settings()["flow_weights_sha256"]) == 64
+    other = load_extractor(name, "random:1", flow="dis")
+    assert other.extractor.convention.flow == "dis" and "flow_weights_sha256" not in other.settings()
+    assert other.settings()["levels"] == "video_features" and "paired" not in other.settings()
