@@ -115,6 +115,33 @@ def test_augmentation_mirrors_picture_and_boxes_together(data: list[Keyframe]) -
     assert not torch.equal(batch.boxes, next(iter(plain.batches(0, 3))).boxes)
 
 
+def test_boxes_follow_a_random_crop(data: list[Keyframe]) -> None:
+    change = Augmentation(flip=0.0, jitter=0.0, crop=(0.5, 0.9))
+    learner, clips = head("linear", data, augmentation=change), Clips(CONVENTION)
+    for seed in range(3):
+        key = learner.data[seed]
+        crop, remain = change.drawn(key.boxes, np.random.default_rng(seed))
+        assert 0.5 <= (crop[2] - crop[0]) * (crop[3] - crop[1]) <= 0.9 and remain.any()
+        left, top, right, bottom = crop = clips.on_pixels(key, crop)
+        size = clips(key, (96, 128), crop)[1]
+        whole_picture = clips(key, (96, 128))[0]
+        cut = whole_picture[:, round(top * 96) : round(bottom * 96), round(left * 128) : round(right * 128)]
+        np.testing.assert_array_equal(clips(key, size, crop)[0], cut)
+        assert size == (round((bottom - top) * 96), round((right - left) * 128))
+        shown = learner._shown(seed, None, (seed,), crop, remain)
+        back = shown.boxes * np.tile([right - left, bottom - top], 2) + np.array([left, top, left, top])
+        inside = np.clip(key.boxes[remain], [left, top] * 2, [right, bottom] * 2)
+        np.testing.assert_allclose(back, inside, atol=1e-9)
+        assert len(shown.targets) == remain.sum() and shown.original == size
+    whole = next(iter(learner.batches(0, 1)))
+    parts = [next(iter(learner.batches(0, 1, 0, Part(rank, 2)))) for rank in range(2)]
+    assert whole.joint_boxes == len(whole.boxes) == sum(len(part.boxes) for part in parts)
+    assert all(part.joint_boxes == whole.joint_boxes for part in parts)
+    off, everyone = Augmentation(crop=(0.01, 0.01)).drawn(np.array([[0.0, 0, 1, 1]]), np.random.default_rng(0))
+    assert off == (0, 0, 1, 1) and everyone.all()
+    clips.close()
+
+
 def test_frozen_norms_keep_their_statistics(data: list[Keyframe]) -> None:
     for freeze in (True, False):
         learner = head("linear", data, freeze=freeze)

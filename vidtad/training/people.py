@@ -18,7 +18,7 @@ from torch import Tensor
 from vidtad.banks import Banks
 from vidtad.errors import InputError
 from vidtad.extractors.keyframe_stream import preparation
-from vidtad.extractors.keyframes import KeyframeConvention, flipped, in_network_pixels, jittered
+from vidtad.extractors.keyframes import KeyframeConvention, cropped, flipped, in_network_pixels, jittered
 from vidtad.extractors.stream import prefetch
 from vidtad.models.acfb import AcfbHead, Bank, BankOptions
 from vidtad.models.action_transformer import ActionTransformer
@@ -48,14 +48,36 @@ class Keyframe:
         return self.person_scores if len(self.person_scores) else np.ones(len(self.boxes), np.float32)
 
 
+Crop = tuple[float, float, float, float]
+WHOLE: Crop = (0.0, 0.0, 1.0, 1.0)
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Changes of training clips: chance of mirroring, box sides moved by up to `jitter` of the box, and the range of
-    short sides in pixels (None: the convention's size)."""
+    short sides in pixels (None: the convention's size).
+
+    `crop`: least and largest share of the picture's area to cut out at random (None: the whole picture); people of
+    whom less than half remains are left out, and one at least remains.
+    """
 
     flip: float = 0.5
     jitter: float = 0.075
     short_sides: tuple[int, int] | None = None
+    crop: tuple[float, float] | None = None
+
+    def drawn(self, boxes: np.ndarray, rng: np.random.Generator) -> tuple[Crop, np.ndarray]:
+        """A crop (x1, y1, x2, y2), normalised, and which of the boxes (n, 4) remain: bool (n,)."""
+        for _ in range(10 if self.crop is not None else 0):
+            share = rng.uniform(*self.crop)
+            wide = share ** rng.uniform()
+            tall = share / wide
+            left, top = rng.uniform(0, 1 - wide), rng.uniform(0, 1 - tall)
+            crop = (left, top, left + wide, top + tall)
+            remain = cropped(boxes, crop, 0.5)[1]
+            if remain.any():
+                return crop, remain
+        return WHOLE, np.ones(len(boxes), bool)
 
 
 class PeopleBatch(NamedTuple):
@@ -85,20 +107,33 @@ class Clips:
         self._open: OrderedDict[Path, Video] = OrderedDict()
 
     def __call__(
-        self, key: Keyframe, resize: int | tuple[int, int] | None = None
+        self, key: Keyframe, resize: int | tuple[int, int] | None = None, crop: Crop = WHOLE
     ) -> tuple[np.ndarray, tuple[int, int]]:
-        """(T, h, w, 3) uint8, and the video's own (height, width). Frames beyond the video repeat its first or last."""
+        """(T, h, w, 3) uint8, and the (height, width) of `crop` in the video. Frames beyond the video repeat its first
+        or last; `crop` lies on whole pixels, see `on_pixels`."""
         convention = self.convention
         first = convention.first(convention.centre(key.time_s))
         numbers = np.maximum(first + np.arange(convention.shown) * convention.step, 0)
         video = self._video(key.video)
         frames = video.at([number / float(convention.fps) for number in numbers.tolist()])
+        size = (video.info.width, video.info.height) * 2
+        left, top, right, bottom = (round(part * side) for part, side in zip(crop, size, strict=True))
         prepare = preparation(convention, () if resize is None else (resize,))
         pictures: dict[int, np.ndarray] = {}
         for frame in frames:
             if frame.index not in pictures:
-                pictures[frame.index] = prepare(frame.rgb())[0]
-        return np.stack([pictures[frame.index] for frame in frames]), (video.info.height, video.info.width)
+                pictures[frame.index] = prepare(frame.rgb()[top:bottom, left:right])[0]
+        return np.stack([pictures[frame.index] for frame in frames]), (bottom - top, right - left)
+
+    def on_pixels(self, key: Keyframe, crop: Crop) -> Crop:
+        """The crop of whole pixels of the key's video that is nearest."""
+        if crop == WHOLE:
+            return crop
+        info = self._video(key.video).info
+        size = np.array([info.width, info.height] * 2)
+        low, high = np.split(np.round(np.array(crop) * size), 2)
+        left, top, right, bottom = (np.concatenate([low, np.maximum(high, low + 1)]) / size).tolist()
+        return left, top, right, bottom
 
     def _video(self, path: Path) -> Video:
         if path not in self._open:
@@ -141,6 +176,8 @@ class PeopleHead:
         self.clips = Clips(convention)
         if isinstance(network.head, AcfbHead) and banks is None:
             raise InputError("a head with a feature bank learns from filled banks: fill them first")
+        if banks is not None and self.augmentation.crop is not None:
+            raise InputError("a feature bank is of whole pictures: train without crops")
 
     def identity(self) -> Any:
         """What decides the loss curve besides schedule and seed."""
@@ -182,21 +219,28 @@ class PeopleHead:
         rng = np.random.default_rng((*seed, 1))
         sides = self.augmentation.short_sides
         resize = None if sides is None else int(rng.integers(sides[0], sides[1] + 1))
-        joint = sum(len(self.data[number].boxes) for number in chosen)
-        shown = [self._shown(number, resize, (*seed, number)) for number in chosen[part.rank :: part.world]]
+        crops = [self.augmentation.drawn(self.data[n].boxes, np.random.default_rng((*seed, n, 2))) for n in chosen]
+        joint = sum(int(remain.sum()) for _, remain in crops)
+        mine = slice(part.rank, None, part.world)
+        pairs = zip(chosen[mine], crops[mine], strict=True)
+        shown = [self._shown(number, resize, (*seed, number), *crop) for number, crop in pairs]
         return collate(shown, self.network.head.config.classes, joint, len(chosen))
 
-    def _shown(self, number: int, resize: int | None, seed: tuple[int, ...]) -> "Shown":
+    def _shown(
+        self, number: int, resize: int | None, seed: tuple[int, ...], crop: Crop, remain: np.ndarray
+    ) -> "Shown":
         rng, change, key = np.random.default_rng(seed), self.augmentation, self.data[number]
-        pictures, original = self.clips(key, resize)
+        crop = self.clips.on_pixels(key, crop)
+        pictures, original = self.clips(key, resize, crop)
         boxes = jittered(key.boxes, change.jitter, rng) if change.jitter else np.asarray(key.boxes, np.float64)
+        boxes = cropped(boxes[remain], crop)[0]
         mirrored = bool(rng.uniform() < change.flip)
         if mirrored:
             pictures, boxes = pictures[:, :, ::-1], flipped(boxes)
         bank = None
         if self.banks is not None:
             bank = self.banks[key.video, mirrored].around(key.time_s)
-        return Shown(pictures, boxes, key.targets, original, bank)
+        return Shown(pictures, boxes, key.targets[remain], original, bank)
 
     def loss(self, batch: PeopleBatch, position: Position) -> dict[str, Tensor]:
         """Loss terms of a batch."""

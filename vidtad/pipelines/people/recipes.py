@@ -45,7 +45,7 @@ ACTION_TRANSFORMER = PeoplePreset(
     Schedule(
         epochs=60, lr=0.1, weight_decay=1e-7, optimiser="sgd", decay="cosine", warmup_epochs=0.12, warmup_start=0.1
     ),
-    Augmentation(jitter=0.0),
+    Augmentation(jitter=0.0, crop=(0.5, 1.0)),
 )
 """Girdhar et al., 2019, section 4; rates are for 30 clips a batch, 500 000 iterations are about 60 epochs of AVA."""
 
