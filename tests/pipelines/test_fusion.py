@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from vidtad.errors import InputError
-from vidtad.pipelines.fusion import VideoScores, ensemble_timelines, fuse_timeline, read_video_scores
+from vidtad.pipelines.fusion import (
+    VideoScores,
+    combine,
+    common_rule,
+    ensemble_timelines,
+    fuse_timeline,
+    read_video_scores,
+)
 from vidtad.postprocess import Nms
 from vidtad.timeline import Segment, Timeline
 from vidtad.video import VideoInfo
@@ -97,3 +104,16 @@ def test_an_ensemble_of_nothing_found() -> None:
 def test_ensembles_that_cannot_be(others: list[str], weights: list[float] | None, word: str) -> None:
     with pytest.raises(InputError, match=word):
         ensemble_timelines([timeline(), *(timeline(name=name) for name in others)], weights)
+
+
+def test_an_ensemble_is_cut_no_shorter_than_its_detectors_were() -> None:
+    found = [(10.0 * n, 10.0 * n + 2, "run", 0.9 - n / 1000) for n in range(600)]
+    react = timeline(*found[:300], head="react", decoding={"display_score": 0.2})
+    other = timeline(*found[300:], head="actionformer", decoding={"top_k": 2000, "sigma": 0.4})
+    assert (rule := common_rule([react, other])).top_k == 2000 and rule.sigma == 0.4 and not rule.class_agnostic
+    assert len(combine([react, other]).results["v_a"]) == 600
+    assert len(combine([react, other], rule=Nms(top_k=250)).results["v_a"]) == 250
+    assert common_rule([react, react]).top_k == 1000 and common_rule([react, react]).class_agnostic
+    assert common_rule([timeline(), timeline()]) == Nms()
+    with pytest.raises(InputError, match="sigma"):
+        common_rule([timeline(decoding={"sigma": -1.0})])

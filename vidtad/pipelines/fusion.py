@@ -1,17 +1,18 @@
 """Timelines made better by what else is known: class scores of whole videos, and timelines of other detectors."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vidtad.actionformer_presets import ActionFormerDecoding
 from vidtad.errors import InputError
 from vidtad.files import read_json
 from vidtad.formats.ava import ava_classes
 from vidtad.pipelines.people.ensemble import common_classes, ensemble
-from vidtad.postprocess import Detections, Nms, fuse_video_scores, soft_nms
+from vidtad.postprocess import REACT, Detections, Nms, fuse_video_scores, soft_nms
 from vidtad.timeline import Segment, Timeline
 
 
@@ -54,12 +55,14 @@ def combine(
     weights: Sequence[float] | None = None,
     ap: Sequence[Path] | None = None,
     video_scores: VideoScores | None = None,
+    rule: Nms | None = None,
 ) -> Timeline:
     """One timeline of several detectors' of one kind, or of a single one, its classes then taken from `video_scores`.
 
     People are combined by `people.ensemble.ensemble`, class by class by the AP of each detector (`ap`: files of
-    `vidtad evaluate --json`) or by `weights`; segments by `ensemble_timelines`, by `weights`, and then they meet
-    `video_scores`, see `fuse_timeline`. Raises InputError for what does not go together.
+    `vidtad evaluate --json`) or by `weights`; segments by `ensemble_timelines`, by `weights` and
+    `rule` (None: `common_rule`), and then they meet `video_scores`, see `fuse_timeline`. Raises
+    InputError for what does not go together.
     """
     kinds = {bool(timeline.people) for timeline in timelines}
     if len(kinds) > 1:
@@ -77,7 +80,9 @@ def combine(
         return _people(timelines, weights, ap)
     if ap:
         raise InputError("AP weighs timelines of people, class by class; give weights for these")
-    joint = timelines[0] if len(timelines) == 1 else ensemble_timelines(timelines, weights)
+    joint = timelines[0]
+    if len(timelines) > 1:
+        joint = ensemble_timelines(timelines, weights, rule or common_rule(timelines))
     return joint if video_scores is None else fuse_timeline(joint, video_scores)
 
 
@@ -148,6 +153,29 @@ def fuse_timeline(
         )
     how = {"classes": classes, "geometric": geometric, "most": most}
     return replace(timeline, results=results, detector={**timeline.detector, "video_scores": how})
+
+
+def common_rule(timelines: Sequence[Timeline]) -> Nms:
+    """Suppression of an ensemble, from how its detectors decoded, where their timelines say so.
+
+    The largest of their `top_k`, never below the usual 200, so that none is cut shorter than it was; `sigma` where
+    they agree on it. Classes stay apart unless every detector suppressed them together.
+    """
+    heads = {"react": asdict(REACT), "actionformer": asdict(ActionFormerDecoding())}
+    decoded = []
+    for timeline in timelines:
+        stated, head = timeline.detector.get("decoding"), timeline.detector.get("head")
+        if isinstance(stated, Mapping):  # what a bundle leaves out is its head's default
+            decoded.append({**heads.get(str(head), {}), **stated})
+    usual = Nms()
+    most = [d["top_k"] for d in decoded if type(d.get("top_k")) is int and d["top_k"] > 0]
+    sigmas = {d.get("sigma") for d in decoded if isinstance(d.get("sigma"), int | float)}
+    sigma = sigmas.pop() if len(sigmas) == 1 else usual.sigma
+    together = len(decoded) == len(timelines) and all(d.get("class_agnostic") is True for d in decoded)
+    try:
+        return Nms(sigma=sigma, top_k=max([usual.top_k, *most]), class_agnostic=together)
+    except ValueError as error:
+        raise InputError(f"a timeline says it was decoded in a way that cannot be: {error}") from error
 
 
 def ensemble_timelines(
