@@ -43,7 +43,7 @@ from vidtad.pipelines.training.mistakes import Operating
 from vidtad.pipelines.training.recipes import RECIPES
 from vidtad.pipelines.training.report import report_html
 from vidtad.pipelines.training.scoring import Data, Scorer, final_outcome
-from vidtad.pipelines.training.settings import Facts, Plan, Published, Recipe, planned
+from vidtad.pipelines.training.settings import Facts, Plan, Published, Recipe, planned, with_options
 from vidtad.pipelines.training.watching import Watcher, board_of, reporter
 from vidtad.training.distributed import join, wait
 from vidtad.training.loop import train
@@ -57,7 +57,9 @@ class TrainingJob:
     `videos` or `features` (or both: then features are looked for, and put, in that folder). `val_fraction` as in
     `split_videos`. `frame_rate`: of label files that count frames. `protocol`: None for that of the preset, else
     THUMOS14's. `video_scores`: file of class scores of whole videos, which then name what the head finds when it is
-    scored. `tensorboard`: also write the curves for TensorBoard. Beside `out` a folder `<out>.work` holds features,
+    scored. `tensorboard`: also write the curves for TensorBoard. `options`: entries of
+    `Plan.options` to replace, such as {"losses": {"mid_quality": "l1"}} for ReAct as its paper says.
+    Beside `out` a folder `<out>.work` holds features,
     checkpoints and the log.
     """
 
@@ -81,6 +83,7 @@ class TrainingJob:
     strict: bool = False
     video_scores: Path | None = None
     tensorboard: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def work(self) -> Path:
@@ -133,7 +136,7 @@ def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
     labels, material, found = _checked(job, watcher)
     features, chosen = _features(job, labels, material, watcher)
     data = _data(job, recipe, labels, features, watcher)
-    plan = planned(recipe, data.facts, job.preset, job.epochs, job.device)
+    plan = with_options(planned(recipe, data.facts, job.preset, job.epochs, job.device), job.options)
     published = plan.published
     for reason in plan.reasons:
         watcher.say(f"settings: {reason}")

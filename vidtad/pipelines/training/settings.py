@@ -15,6 +15,8 @@ from vidtad.actionformer_presets import FeatureKind
 from vidtad.errors import InputError
 from vidtad.models import react
 from vidtad.models.react import ReAct, ReActConfig
+from vidtad.models.react_losses import LossConfig
+from vidtad.pipelines.options import known_fields
 from vidtad.pipelines.training.augment import spliced
 from vidtad.training.loop import Head, Schedule
 from vidtad.training.react import ReActHead, ReActWindows, TrainingVideo
@@ -159,6 +161,7 @@ class ReActRecipe:
         network, schedule, published = _REACT_PUBLISHED[preset]
         config = replace(network, in_channels=facts.channels, classes=facts.classes)
         options = {"batch": 16, "contrastive_epochs": 6, "rescale_anchor": False, "spliced": 0}
+        options["losses"] = asdict(LossConfig())
         return Plan(config, schedule, options, {}, (f"settings of {published.source}",), published)
 
     def scaled(self, facts: Facts) -> Plan:
@@ -191,6 +194,7 @@ class ReActRecipe:
             f"{windows} windows{f' and {made} joined anew from pieces of the videos' if made else ''}",
         )
         options = {"batch": self.BATCH, "contrastive_epochs": None, "rescale_anchor": True, "spliced": made}
+        options["losses"] = asdict(LossConfig())
         return Plan(config, schedule, options, {}, reasons)
 
     def head(self, plan: Plan, videos: Sequence[TrainingVideo]) -> Head:
@@ -206,13 +210,30 @@ class ReActRecipe:
         )
         contrastive = options["contrastive_epochs"]
         contrastive = plan.schedule.epochs // 10 if contrastive is None else contrastive
-        head = ReActHead(ReAct(config), data, batch_size=options["batch"], contrastive_epochs=contrastive)
+        losses = known_fields(LossConfig, options["losses"], "losses of ReAct")
+        head = ReActHead(ReAct(config), data, losses, batch_size=options["batch"], contrastive_epochs=contrastive)
         return cast(Head, head)
 
 
 def _up(value: float, step: int) -> int:
     """The multiple of `step` at or above `value`."""
     return step * math.ceil(value / step)
+
+
+def with_options(plan: Plan, asked: Mapping[str, Any]) -> Plan:
+    """The plan with some of its options as asked; of `losses` single entries may be given. Raises InputError."""
+    unknown = sorted(asked.keys() - plan.options.keys())
+    losses = asked.get("losses", {})
+    if unknown or not isinstance(losses, Mapping) or losses.keys() - plan.options["losses"].keys():
+        wrong = unknown or sorted(losses if isinstance(losses, Mapping) else {"losses"})
+        raise InputError(
+            f"training options {', '.join(wrong)}: this model takes {', '.join(plan.options)}, and of losses "
+            f"{', '.join(plan.options['losses'])}"
+        )
+    if not asked:
+        return plan
+    merged = {**plan.options, **asked, "losses": {**plan.options["losses"], **losses}}
+    return replace(plan, options=merged, reasons=(*plan.reasons, f"as asked: {', '.join(sorted(asked))}"))
 
 
 def planned(recipe: Recipe, facts: Facts, preset: str | None, epochs: int | None, device: str) -> Plan:
