@@ -314,14 +314,14 @@ def fill_banks(
     options: BankOptions | None = None,
     device: str = "cpu",
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Banks:
+) -> dict[tuple[Path, bool], Bank]:
     """Banks of all videos of `data`, each plain and mirrored, from a trained network in evaluation mode.
 
     Rows come from `network.bank` where there is one. They stay in memory as float16.
     """
     network = network.eval().to(device)
     clips = Clips(convention)
-    banks: Banks = {}
+    banks: dict[tuple[Path, bool], Bank] = {}
     ordered = sorted(data, key=lambda key: (str(key.video), key.time_s))
     for done, key in enumerate(ordered, 1):
         pictures, original = clips(key)

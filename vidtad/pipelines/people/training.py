@@ -128,7 +128,7 @@ def run_people_training(
     network, trunk, convention = starting_network(job, len(classes), _poses(classes))
     if part.rank:  # the first process fills banks, the others find its files
         wait(part)
-    banks = _banks(job, network, [*training, *held], convention)
+    banks = _banks(job, network, training, convention)
     if not part.rank:
         wait(part)
     head = PeopleHead(network, training, convention, batch_size=job.batch, augmentation=job.augmentation, banks=banks)
@@ -241,7 +241,7 @@ def _split(labels: PersonLabels, classes: Sequence[str], job: PeopleJob) -> tupl
 def _banks(
     job: PeopleJob, network: PersonNetwork, data: Sequence[Keyframe], convention: KeyframeConvention
 ) -> Banks | None:
-    """Banks of all videos, from the work folder where they are, else filled and saved there."""
+    """Banks of all videos, read from the work folder as they are asked for; first filled there, a video at a time."""
     if not isinstance(network.head, AcfbHead):
         return None
     filling = network.bank if network.bank is not None else network.head
@@ -249,13 +249,13 @@ def _banks(
     labelled = [(str(key.video.name), key.time_s, np.round(key.boxes, 6).tolist()) for key in data]
     made_by = hashlib.sha256(f"{digest(state)}{convention.to_json()}{labelled}".encode()).hexdigest()
     folder = job.work / "banks"
-    banks = load_banks({key.video for key in data}, folder, made_by=made_by)
-    missing = [key for key in data if (key.video, False) not in banks]
-    if missing:
-        filled = fill_banks(network, missing, convention, device=job.device)
-        save_banks(filled, folder, made_by=made_by)
-        banks |= filled
-    return banks
+    videos = sorted({key.video for key in data})
+    there = {video for video, _ in load_banks(videos, folder, made_by=made_by)}
+    for video in videos:
+        if video not in there:
+            keys = [key for key in data if key.video == video]
+            save_banks(fill_banks(network, keys, convention, device=job.device), folder, made_by=made_by)
+    return load_banks(videos, folder, made_by=made_by)
 
 
 def with_preset(job: PeopleJob) -> PeopleJob:
