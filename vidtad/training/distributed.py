@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
-
 PATIENCE = timedelta(days=7)
 """How long processes wait for the first one, which extracts features and evaluates alone; minutes by default."""
 
