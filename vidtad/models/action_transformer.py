@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, clip_boxes_to_image, nms, roi_align
+from torchvision.ops import clip_boxes_to_image, nms, roi_align
 
 from vidtad.errors import InputError
 from vidtad.models.i3d import MIXED, Mixed, SamePool3d, Unit3d
@@ -324,19 +324,6 @@ class ActionTransformer(nn.Module):
             kept = whole[nms(boxes[whole], person[whole], self.config.nms)]
             found.append(Found(boxes[kept], person[kept], scores[kept]))
         return found
-
-
-def class_detections(found: Found, iou: float = 0.6, most: int = 300) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes (m, 4), class numbers (m,) and scores (m,) of one clip, suppressed within each class, best first.
-
-    The object detection API's second stage, as the paper evaluated; at most `most` rows in all.
-    """
-    count, classes = found.scores.shape
-    boxes = found.boxes.repeat_interleave(classes, dim=0)
-    labels = torch.arange(classes, device=boxes.device).repeat(count)
-    scores = found.scores.flatten()
-    kept = batched_nms(boxes, scores, labels, iou)[:most]
-    return boxes[kept], labels[kept], scores[kept]
 
 
 def decoded(boxes: Tensor, codes: Tensor) -> Tensor:

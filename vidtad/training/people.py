@@ -68,8 +68,9 @@ class Augmentation:
 
     def drawn(self, boxes: np.ndarray, rng: np.random.Generator) -> tuple[Crop, np.ndarray]:
         """A crop (x1, y1, x2, y2), normalised, and which of the boxes (n, 4) remain: bool (n,)."""
+        least, largest = self.crop or (1.0, 1.0)
         for _ in range(10 if self.crop is not None else 0):
-            share = rng.uniform(*self.crop)
+            share = rng.uniform(least, largest)
             wide = share ** rng.uniform()
             tall = share / wide
             left, top = rng.uniform(0, 1 - wide), rng.uniform(0, 1 - tall)

@@ -14,6 +14,7 @@ from vidtad.errors import InputError
 from vidtad.extractors.person_presets import TRUNKS
 from vidtad.models.acfb import REPORTED
 from vidtad.models.action_transformer import ActionTransformer, I3dTrunk
+from vidtad.models.people_losses import TransformerLosses
 from vidtad.pipelines.people.bundle import load_network
 from vidtad.pipelines.people.detection import PeopleDetector, PeopleOptions
 from vidtad.pipelines.people.recipes import ACAR_R50, PEOPLE_PRESETS
@@ -176,6 +177,16 @@ def test_an_action_transformer_takes_the_last_blocks_of_i3d(tmp_path: Path) -> N
     asked = job(tmp_path, tmp_path / "x", "action-transformer", weights=str(tmp_path / "i3d.pt"))
     found = starting_network(asked, 3, 0)[0].head.i3d.state_dict()
     assert blocks and all(torch.equal(found[key], value) for key, value in blocks.items())
+
+
+def test_losses_of_the_job_reach_training(labelled: Path, tmp_path: Path) -> None:
+    def first_loss(name: str, **more: object) -> dict:
+        asked = job(labelled, tmp_path / f"{name}.safetensors", "action-transformer", val_fraction=0, **more)
+        records = run_people_training(asked).records
+        return next(record for record in records if "loss" in record)
+
+    silent = TransformerLosses(class_weight=0.0, box_weight=0.0, objectness_weight=0.0, proposal_weight=0.0)
+    assert first_loss("a", losses=silent)["loss"] == 0 < first_loss("b")["loss"]
 
 
 def test_an_acar_head_fits_its_trunk(tmp_path: Path) -> None:

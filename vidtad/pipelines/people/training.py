@@ -24,6 +24,7 @@ from vidtad.formats.ava import Boxes, ava_classes, image_key, read_label_map
 from vidtad.formats.person_labels import PersonLabels, read_person_labels, targets_of
 from vidtad.models.acfb import AcfbHead
 from vidtad.models.people import HEADS, PersonNetwork
+from vidtad.models.people_losses import TransformerLosses
 from vidtad.models.roi import POSES
 from vidtad.persons import People
 from vidtad.pipelines.extraction import digest
@@ -50,6 +51,7 @@ class PeopleJob:
     of `PRETRAINED`. `config`: the head's, for other sizes than the published or those of `start`. `schedule`: None for
     one scaled to the data. `convention`: None for the trunk's. `freeze_trunk`: only the head learns. `preset`: a name
     of `recipes.PEOPLE_PRESETS`, for what is None of schedule, augmentation and, without a `start`, trunk and config.
+    `losses`: sampling and weights, of the Action Transformer (None: published ones).
     """
 
     annotations: Path
@@ -65,6 +67,7 @@ class PeopleJob:
     schedule: Schedule | None = None
     augmentation: Augmentation | None = None
     preset: str | None = None
+    losses: TransformerLosses | None = None
     epochs: int | None = None
     batch: int = 8
     val_fraction: float = 0.2
@@ -131,7 +134,8 @@ def run_people_training(
     banks = _banks(job, network, training, convention)
     if not part.rank:
         wait(part)
-    head = PeopleHead(network, training, convention, batch_size=job.batch, augmentation=job.augmentation, banks=banks)
+    changes: dict[str, Any] = {"batch_size": job.batch, "augmentation": job.augmentation, "losses": job.losses}
+    head = PeopleHead(network, training, convention, banks=banks, **changes)
     schedule = _schedule(job, head)
 
     def score(_: Any) -> dict[str, float]:
