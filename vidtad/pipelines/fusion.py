@@ -169,7 +169,7 @@ def common_rule(timelines: Sequence[Timeline]) -> Nms:
             decoded.append({**heads.get(str(head), {}), **stated})
     usual = Nms()
     most = [d["top_k"] for d in decoded if type(d.get("top_k")) is int and d["top_k"] > 0]
-    sigmas = {d.get("sigma") for d in decoded if isinstance(d.get("sigma"), int | float)}
+    sigmas = {float(d["sigma"]) for d in decoded if isinstance(d.get("sigma"), int | float)}
     sigma = sigmas.pop() if len(sigmas) == 1 else usual.sigma
     together = len(decoded) == len(timelines) and all(d.get("class_agnostic") is True for d in decoded)
     try:

@@ -160,7 +160,7 @@ class ReActRecipe:
             return self.scaled(facts)
         network, schedule, published = _REACT_PUBLISHED[preset]
         config = replace(network, in_channels=facts.channels, classes=facts.classes)
-        options = {"batch": 16, "contrastive_epochs": 6, "rescale_anchor": False, "spliced": 0}
+        options: dict[str, Any] = {"batch": 16, "contrastive_epochs": 6, "rescale_anchor": False, "spliced": 0}
         options["losses"] = asdict(LossConfig())
         return Plan(config, schedule, options, {}, (f"settings of {published.source}",), published)
 
@@ -193,7 +193,9 @@ class ReActRecipe:
             f"width {width} for {count} training segments",
             f"{windows} windows{f' and {made} joined anew from pieces of the videos' if made else ''}",
         )
-        options = {"batch": self.BATCH, "contrastive_epochs": None, "rescale_anchor": True, "spliced": made}
+        options: dict[str, Any] = {
+            "batch": self.BATCH, "contrastive_epochs": None, "rescale_anchor": True, "spliced": made
+        }  # fmt: skip
         options["losses"] = asdict(LossConfig())
         return Plan(config, schedule, options, {}, reasons)
 
