@@ -115,6 +115,27 @@ def test_people_alone_are_kept_from_the_threshold_on() -> None:
     np.testing.assert_allclose(people.boxes, [[0, 0, 0.5, 1]])
 
 
+def test_pictures_go_in_parts_where_the_device_has_no_room() -> None:
+    import torch
+
+    detector = persons.load_persons("fasterrcnn-fast", "random")
+    tried = []
+
+    def network(batch: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        tried.append(len(batch))
+        if len(batch) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 1 GiB")
+        box = torch.tensor([[0.0, 0, 80, 120]])
+        return [{"boxes": box, "labels": torch.tensor([1]), "scores": picture.mean()[None]} for picture in batch]
+
+    detector.network, detector.threshold = network, 0.0
+    pictures = [np.full((120, 160, 3), level, np.uint8) for level in (51, 102, 153, 204, 255)]
+    found = detector(pictures)
+    assert tried == [5, 2, 2, 1]
+    np.testing.assert_allclose([people.scores[0] for people in found], [0.2, 0.4, 0.6, 0.8, 1.0], rtol=1e-5)
+    assert any("memory ran out on cpu: went on with 2 at a time" in note for note in detector.notes)
+
+
 def test_default_detectors_have_published_weights() -> None:
     assert persons.DEFAULT == "fasterrcnn"
     for entry in persons.TORCHVISION.values():

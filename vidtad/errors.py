@@ -14,3 +14,11 @@ class InputError(VidtadError):
 
 class RunError(VidtadError):
     """The input was fine but the work failed: a full disk, an interrupted download (exit code 1)."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether Python or PyTorch says that memory did not suffice (each kind of device says it in its own way)."""
+    words = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate")
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch.OutOfMemoryError
+        return True
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)

@@ -83,6 +83,8 @@ class TorchvisionPersons:
         import torch
         from torchvision.models import detection
 
+        from vidtad.device_memory import Parts
+
         chosen = TORCHVISION[name]
         self.threshold, self.device = threshold, torch.device(device)
         random = weights == "random"
@@ -107,6 +109,7 @@ class TorchvisionPersons:
             path = Path(weights) if weights is not None else fetch(chosen.checkpoint)
             load_exactly(network, read_state_dict(path))
             identity["weights_sha256"] = sha256(path)
+        self._own_notes, self.parts = self.notes, Parts(device, f"a single picture of {name}")
         self.identity: dict[str, Any] = {**identity, "threshold": threshold}
         self.network = network.eval().to(self.device)
 
@@ -116,9 +119,14 @@ class TorchvisionPersons:
 
         if not pictures:
             return []
-        batch = [torch.from_numpy(rgb).to(self.device).permute(2, 0, 1).float().div_(255) for rgb in pictures]
+
+        def detect(part: list[np.ndarray]) -> list[dict[str, Any]]:
+            batch = [torch.from_numpy(rgb).to(self.device).permute(2, 0, 1).float().div_(255) for rgb in part]
+            return self.network(batch)
+
         with torch.inference_mode():
-            found = self.network(batch)
+            found = [entry for part in self.parts(detect, list(pictures)) for entry in part]
+        self.notes = (*self._own_notes, *self.parts.notes())
         people = []
         for rgb, entry in zip(pictures, found, strict=True):
             kept = (entry["labels"] == PERSON) | (self.threshold == 0)

@@ -23,7 +23,7 @@ from vidtad.cli.overlay import clips, overlay
 from vidtad.cli.report import report
 from vidtad.cli.synth import synth
 from vidtad.cli.train import train
-from vidtad.errors import InputError, VidtadError
+from vidtad.errors import InputError, VidtadError, out_of_memory
 
 
 class _Group(TyperGroup):
@@ -43,13 +43,13 @@ class _Group(TyperGroup):
             raise typer.Exit(1) from None
         except OSError as error:
             _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
-        except MemoryError:
-            _fail("out of memory; try a smaller --batch", 1)
         except Exception as error:
             if os.environ.get("VIDTAD_TRACEBACK") or isinstance(error, typer.Exit | typer.Abort):
                 raise
             if type(error).__module__.partition(".")[0] in ("typer", "click"):  # usage errors print themselves
                 raise
+            if out_of_memory(error):
+                _fail("out of memory; try a smaller --batch, or --device cpu where it was a GPU's", 1)
             _fail(f"internal error ({type(error).__name__}: {error}); set VIDTAD_TRACEBACK=1 to see where", 1)
 
 

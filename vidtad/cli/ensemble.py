@@ -44,8 +44,9 @@ def ensemble(
 ) -> None:
     """Combine what several detectors found in the same videos; or give segments the classes of their video.
 
-    Segments of all detectors suppress one another within their class. People must have the same boxes (--boxes) in
-    all timelines: their scores are averaged. With --video-scores a single timeline is enough.
+    Segments of all detectors suppress one another within their class (across classes where every detector does
+    without them). People must have the same boxes (--boxes) in all timelines: their scores are averaged. With
+    --video-scores a single timeline is enough.
 
     Example: vidtad ensemble react/match.json actionformer/match.json --weight 0.4 --weight 0.6 --out both
     """

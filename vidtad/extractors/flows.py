@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidtad.errors import InputError, RunError
+from vidtad.errors import InputError, RunError, out_of_memory
 from vidtad.extractors.base import ClipConvention, ClipExtractor, TimedFrame, Wanted
 from vidtad.extractors.preprocess import resized, target_size
-from vidtad.extractors.stream import out_of_memory
 from vidtad.flow import BOUND, FlowMethod, flow_of, grey, levels_video_features, quantise
 
 CHUNK = 16

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from vidtad.errors import RunError
+from vidtad.device_memory import Parts
 from vidtad.extractors.base import ClipConvention, Extractor, TimedFrame, Wanted
 
 T = TypeVar("T")
@@ -164,54 +163,18 @@ def feature_rows(
     windows = prefetch(cut, depth=2 * batch)
     running: deque[tuple[Tensor, list[Clip]]] = deque()
     ahead = 0 if extractor.device.type == "cpu" else 1
-    fitting = _Fitting(extractor, batch)
+    fitting = Parts(extractor.device, f"a single window of {extractor.name}", batch)
+
+    def begin(part: list[Clip]) -> tuple[Tensor, list[Clip]]:
+        return _start(part, extractor), part
+
     for chosen in _batches(windows, batch):
-        for started in fitting.start(chosen):
+        for started in fitting(begin, chosen):
             running.append(started)
             if len(running) > ahead:
-                yield _finish(*running.popleft(), counted.seen, fitting.size)
+                yield _finish(*running.popleft(), counted.seen, fitting.size or batch)
     while running:
-        yield _finish(*running.popleft(), counted.seen, fitting.size)
-
-
-class _Fitting:
-    """Starts batches in parts of at most `size`, which is halved whenever the device runs out of memory."""
-
-    def __init__(self, extractor: Extractor, size: int):
-        self.extractor, self.size = extractor, size
-
-    def start(self, chosen: list[Clip]) -> Iterator[tuple[Tensor, list[Clip]]]:
-        at = 0
-        while at < len(chosen):
-            part = chosen[at : at + self.size]
-            values = self._try(part)
-            if values is not None:
-                yield values, part
-                at += len(part)
-            elif len(part) > 1:
-                self.size = len(part) // 2
-            else:
-                raise RunError(
-                    f"out of memory on {self.extractor.device} with a single window of {self.extractor.name}; "
-                    "free memory there or pass --device cpu"
-                )
-
-    def _try(self, part: list[Clip]) -> Tensor | None:
-        try:
-            return _start(part, self.extractor)
-        except RuntimeError as error:
-            if not out_of_memory(error):
-                raise
-        # Only now, with the error, are the tensors of the failed attempt gone.
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return None
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether PyTorch says that a device's memory did not suffice (each kind of device says it in its own way)."""
-    words = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "DefaultCPUAllocator: can't allocate")
-    return isinstance(error, torch.cuda.OutOfMemoryError) or any(word in str(error) for word in words)
+        yield _finish(*running.popleft(), counted.seen, fitting.size or batch)
 
 
 def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:

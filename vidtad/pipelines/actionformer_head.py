@@ -8,8 +8,7 @@ import torch
 
 from vidtad.actionformer_presets import ActionFormerDecoding
 from vidtad.bundle import Bundle
-from vidtad.errors import InputError, RunError
-from vidtad.extractors.stream import out_of_memory
+from vidtad.errors import InputError, RunError, out_of_memory
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.actionformer_keys import released_state

@@ -183,10 +183,10 @@ def ensemble_timelines(
 ) -> Timeline:
     """One timeline of several detectors' over the same videos.
 
-    Segments of all of them suppress one another by `rule` within their class, their scores first multiplied by the
-    detector's weight over the largest of `weights` (default: equal): a segment that several find keeps the best
-    score it was given, one that a single weak detector finds ranks low. Raises InputError for fewer than two
-    timelines, weights that do not fit, or timelines of other videos.
+    Segments of all of them suppress one another by `rule` (within their class, unless every detector does without
+    classes), their scores first multiplied by the detector's weight over the largest of `weights` (default: equal):
+    a segment that several find keeps the best score it was given, one that a single weak detector finds ranks low.
+    Raises InputError for fewer than two timelines, weights that do not fit, or timelines of other videos.
     """
     weights = [1.0] * len(timelines) if weights is None else list(weights)
     if len(timelines) < 2 or len(weights) != len(timelines):

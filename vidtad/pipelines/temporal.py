@@ -9,8 +9,7 @@ import torch
 
 from vidtad import __version__
 from vidtad.bundle import Bundle
-from vidtad.errors import InputError, RunError
-from vidtad.extractors.stream import out_of_memory
+from vidtad.errors import InputError, RunError, out_of_memory
 from vidtad.features import Features, Provenance
 from vidtad.models.loading import load_exactly
 from vidtad.models.react import ReAct, ReActConfig, released_state

@@ -198,6 +198,12 @@ def test_a_bundle_may_say_who_finds_the_people(clip: Path) -> None:
     assert timeline.detector["persons"] == {"detector": "own"} and timeline.people[clip.stem]
 
 
+def test_thresholds_of_the_user_stand_above_the_bundles() -> None:
+    bundle = a_bundle("linear", decoding={**SEEN, "person_score": 0.3})
+    chosen = PeopleDetector(bundle, PeopleOptions(person_score=0.65)).decoding
+    assert (chosen.person_score, chosen.action_score, chosen.start) == (0.65, 0.0, 0.5)
+
+
 def test_bundles_of_random_weights_have_the_published_sizes() -> None:
     bundle = random_bundle("linear")
     assert bundle.training["random_weights"] and len(bundle.classes) == 80

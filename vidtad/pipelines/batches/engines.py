@@ -18,7 +18,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol
 
-from vidtad.errors import InputError, RunError, VidtadError
+from vidtad.errors import InputError, RunError, VidtadError, out_of_memory
 from vidtad.locks import Busy
 
 
@@ -142,9 +142,9 @@ def attempt(work: Work, path: Item, progress: ReportProgress) -> Record:
         return failed(str(error), error)
     except OSError as error:
         return failed(f"{error.filename or path}: {error.strerror or error}", error)
-    except MemoryError as error:
-        return failed(f"{path}: out of memory; try a smaller --batch or fewer --workers", error)
     except Exception as error:
+        if out_of_memory(error):
+            return failed(f"{path}: out of memory; try a smaller --batch or fewer --workers", error)
         if os.environ.get("VIDTAD_TRACEBACK"):
             raise
         name = type(error).__name__

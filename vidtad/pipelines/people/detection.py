@@ -10,6 +10,7 @@ import torch
 
 from vidtad import __version__
 from vidtad.bundle import Bundle
+from vidtad.device_memory import Parts
 from vidtad.errors import InputError, RunError
 from vidtad.extractors.keyframe_stream import KeyClip, KeyframeClips, every, preparation
 from vidtad.extractors.stream import prefetch
@@ -40,7 +41,8 @@ class PeopleDetector:
     ):
         self.precision = pick_precision(precision, device)
         self.bundle, self.options, self.device = bundle, options or PeopleOptions(), device
-        self.decoding = known_fields(PeopleDecoding, bundle.decoding, f"bundle {bundle.name}: decoding")
+        decoding = known_fields(PeopleDecoding, bundle.decoding, f"bundle {bundle.name}: decoding")
+        self.decoding = replace(decoding, **self.options.thresholds())
         self.rule = self.decoding.rule()
         self.convention, step_s = convention_of(bundle)
         self.step_s = self.options.every_s or step_s
@@ -56,6 +58,7 @@ class PeopleDetector:
         if own and (self.options.scales or self.options.flip):
             raise InputError("boxes the network proposes itself differ between scales: pass --persons or --boxes too")
         self._own = own
+        self._parts = Parts(device, f"a single keyframe of {bundle.name}")
         self._persons: PersonDetector | None = None
         self._file: BoxFile | None = None
 
@@ -127,7 +130,8 @@ class PeopleDetector:
             raise InputError(f"{path}: no frame could be decoded; the file is damaged or not a video")
         if source.beyond:
             warnings.append(f"{source.beyond} keyframes of the boxes file lie after the last frame and were left out")
-        made["warnings"] = [*warnings, *(self._persons.notes if self._persons is not None else ())]
+        notes = self._persons.notes if self._persons is not None else ()
+        made["warnings"] = [*warnings, *notes, *self._parts.notes()]
         people = [person for person in people if person.time_s <= info.duration_s]
         spacing = self._spacing(times)
         rule = replace(self.rule, bridge_s=max(self.rule.bridge_s, REACH * spacing))
@@ -161,10 +165,11 @@ class PeopleDetector:
             flip=self.options.flip,
             bank=BankOptions(self.decoding.bank_reach_s, self.decoding.bank_per_second),
             device=self.device,
+            parts=self._parts,
         )
         if self._own:
             for batch in _batches(keys, 1):
-                yield self._proposed(scorer, batch[0])
+                yield from self._parts(lambda part: self._proposed(scorer, part[0]), batch)
                 read()
             return
 

@@ -1,5 +1,6 @@
 """Clips and boxes of keyframes to class scores, with several scales and flips, and with ACFB's feature bank."""
 
+import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vidtad.device_memory import Parts
 from vidtad.extractors.base import PRECISIONS, exact
 from vidtad.extractors.keyframe_stream import KeyClip
 from vidtad.extractors.keyframes import KeyframeConvention, flipped, in_network_pixels
@@ -75,7 +77,9 @@ class Scorer:
         flip: bool = False,
         bank: BankOptions | None = None,
         device: str = "cpu",
+        parts: Parts | None = None,
     ):
+        self.parts = parts or Parts(device, "a single keyframe")
         self.network, self.flip, self.device = network, flip, torch.device(device)
         self.bank_options = bank or BankOptions()
         self._mean = torch.tensor(convention.mean, device=self.device).view(1, 3, 1, 1, 1)
@@ -88,10 +92,11 @@ class Scorer:
             yield from self._with_bank(batches)
             return
         for keys, people in batches:
-            yield from self._batch(keys, people)
+            for found in self.parts(self._batch, list(zip(keys, people, strict=True))):
+                yield from found
 
-    def _batch(self, keys: Sequence[KeyClip], people: Sequence[People]) -> Iterator[Scored]:
-        shown = [(key, who) for key, who in zip(keys, people, strict=True) if len(who.boxes)]
+    def _batch(self, pairs: list[tuple[KeyClip, People]]) -> list[Scored]:
+        shown = [(key, who) for key, who in pairs if len(who.boxes)]
         scores: list[np.ndarray] = []
         if shown:
             sums: Tensor | None = None
@@ -103,8 +108,7 @@ class Scorer:
             rows = self.network.scores(sums / count).float().cpu().numpy()
             scores = np.split(rows, np.cumsum([len(who.boxes) for _, who in shown])[:-1])
         taken = iter(scores)
-        for key, who in zip(keys, people, strict=True):
-            yield Scored(key.time_s, who, next(taken) if len(who.boxes) else self._none())
+        return [Scored(key.time_s, who, next(taken) if len(who.boxes) else self._none()) for key, who in pairs]
 
     def _none(self) -> np.ndarray:
         return np.zeros((0, self.network.head.config.classes), np.float32)
@@ -147,20 +151,27 @@ class Scorer:
         steps: list[list[tuple[Tensor, Tensor]]] = [[] for _ in keys]
         rows: list[list[Tensor]] = [[] for _ in keys]
         shown = [i for i, who in enumerate(people) if len(who.boxes)]
-        if shown:
-            for variant in self._variants([keys[i] for i in shown], [people[i] for i in shown]):
-                maps = self.network.trunk(variant.clips)
-                actors, queries, kept = bank_rows(self.network, maps, variant.boxes)
-                parts = actors.split([len(boxes) for boxes in variant.boxes])
-                for i, actor, query, row in zip(shown, parts, queries, kept, strict=True):
-                    steps[i].append((actor, query))
-                    rows[i].append(row)
+        found = self.parts(self._bank_rows, [(keys[i], people[i]) for i in shown])
+        for i, (of_steps, of_rows) in zip(shown, itertools.chain.from_iterable(found), strict=True):
+            steps[i], rows[i] = of_steps, of_rows
         for i, (key, who) in enumerate(zip(keys, people, strict=True)):
             if rows[i] and not banks:
                 banks.extend(Bank(self.bank_options) for _ in rows[i])
             for bank, row in zip(banks, rows[i], strict=False):
                 bank.add(key.time_s, row, torch.from_numpy(who.scores))
             yield _Waiting(key.time_s, who, steps[i])
+
+    def _bank_rows(self, pairs: list[tuple[KeyClip, People]]) -> list[tuple[list[tuple[Tensor, Tensor]], list[Tensor]]]:
+        """Of each keyframe, a variant after the other: its actors and queries, and its row for the bank."""
+        found: list[tuple[list[tuple[Tensor, Tensor]], list[Tensor]]] = [([], []) for _ in pairs]
+        for variant in self._variants(*zip(*pairs, strict=True)):
+            maps = self.network.trunk(variant.clips)
+            actors, queries, kept = bank_rows(self.network, maps, variant.boxes)
+            parts = actors.split([len(boxes) for boxes in variant.boxes])
+            for (steps, rows), actor, query, row in zip(found, parts, queries, kept, strict=True):
+                steps.append((actor, query))
+                rows.append(row)
+        return found
 
     def _resolved(self, entry: _Waiting, banks: Sequence[Bank]) -> Scored:
         if not entry.steps:

@@ -30,8 +30,6 @@ class PeopleWorker(Worker):
         options = options or PeopleOptions()
         options = replace(options, weights=options.weights or job.weights)
         self.detector = PeopleDetector(bundle, options, device, job.precision)
-        # Not in the bundle: its hash is that of its file.
-        self.detector.decoding = replace(self.detector.decoding, **options.thresholds())
 
     @property
     def display_score(self) -> float:
