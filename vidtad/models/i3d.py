@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vidtad.errors import InputError
-from vidtad.models.fold import Planar, joined
+from vidtad.models.fold import joined
 from vidtad.models.i3d_windows import SHARED_END_POINTS, prefix, worthwhile
 from vidtad.models.loading import load_exactly
 
@@ -80,12 +80,13 @@ class Unit3d(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, eps: float | None = 1e-3):
         super().__init__()
-        self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride, bias=eps is None)
+        around = kernel // 2 if stride == 1 else 0  # else it depends on the size
+        self.conv3d = nn.Conv3d(inputs, outputs, kernel, stride, padding=around, bias=eps is None)
         self.bn: nn.Module | None = None if eps is None else nn.BatchNorm3d(outputs, eps, momentum=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
         conv = self.conv3d
-        if isinstance(conv, Planar) or set(conv.kernel_size) == {1}:
+        if not isinstance(conv, nn.Conv3d) or set(conv.stride) == {1}:
             x = conv(x)
             return x if self.bn is None else F.relu_(self.bn(x))
         pads = [same_padding(*axis) for axis in zip(x.shape[2:], conv.kernel_size, conv.stride, strict=True)]

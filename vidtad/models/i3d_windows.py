@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vidtad.models.winograd import Winograd, side_by_side
+
 if TYPE_CHECKING:
     from vidtad.models.i3d import InceptionI3d
 
@@ -82,10 +84,10 @@ def _early(network: "InceptionI3d", frames: Tensor, taps: slice) -> Tensor:
 def _sums(network: "InceptionI3d", maps: Tensor, taps: tuple[int, ...] = (1, 0, 2)) -> dict[int, Tensor]:
     """maps (64, T, h, w) -> by tap, what step t adds to an output of Conv3d_2c_3x3: (T, h, w, 192)."""
     conv = network.Conv3d_2c_3x3.conv3d
-    weight = torch.cat([conv.weight[:, :, tap] for tap in taps])
-    bias = None
-    if conv.bias is not None:  # once, with the middle tap, which every output has
-        bias = torch.cat([conv.bias if tap == 1 else torch.zeros_like(conv.bias) for tap in taps])
-    weight = weight.contiguous(memory_format=torch.channels_last)
-    sums = F.conv2d(maps.movedim(0, 1), weight, bias, padding=1).movedim(1, -1)
+    pictures = maps.movedim(0, 1)
+    if isinstance(conv, Winograd):
+        sums = conv.taps(taps)(pictures)
+    else:
+        sums = F.conv2d(pictures, *side_by_side(conv.weight, conv.bias, taps), padding=1)
+    sums = sums.movedim(1, -1)
     return dict(zip(taps, sums.chunk(len(taps), dim=-1), strict=True))
