@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vidtad.errors import InputError, RunError
-from vidtad.features import Features, Grid, Provenance, StoredRows, load_features, save_features, sidecar_of
+from vidtad.features import Assumed, Features, Grid, Provenance, StoredRows, load_features, save_features, sidecar_of
 from vidtad.video import VideoInfo
 
 
@@ -91,7 +91,7 @@ def test_foreign_arrays_need_a_grid(tmp_path: Path) -> None:
     np.save(path, np.ones((7, 4), dtype=np.float64))
     with pytest.raises(InputError, match=r"no sidecar foreign\.json beside it; pass --fps"):
         load_features(path)
-    features = load_features(path, Grid.regular(Fraction(25), 4, 16, 1))
+    features = load_features(path, Assumed(4, 16, Fraction(25)))
     assert features.values.dtype == np.float32
     assert features.grid.times_s[2] == pytest.approx((2 * 4 + 8) / 25)
     assert features.video.duration_s == pytest.approx((6.5 * 4 + 8) / 25)
@@ -124,8 +124,7 @@ def test_a_broken_sidecar_is_one_sentence(tmp_path: Path, change: dict) -> None:
 def test_a_stored_array_is_read_by_the_slice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float16)
     np.save(tmp_path / "a.npy", values)
-    grid = Grid.regular(Fraction(25), 4, 16, 1)
-    held = load_features(tmp_path / "a.npy", grid, stored=True).values
+    held = load_features(tmp_path / "a.npy", Assumed(4, 16, Fraction(25)), stored=True).values
     assert isinstance(held, StoredRows) and held.shape == (50, 3) and len(held) == 50
     assert not any(isinstance(value, np.ndarray) for value in vars(held).values())
     read = held[10:20]
@@ -143,8 +142,8 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 from vidtad.errors import InputError
-from vidtad.features import Grid, load_features
-grid = Grid.regular(Fraction(25), 4, 16, 1)
+from vidtad.features import Assumed, load_features
+grid = Assumed(4, 16, Fraction(25))
 paths = sorted(Path(sys.argv[1]).glob("*.npy"))
 resource.setrlimit(resource.RLIMIT_NOFILE, (60, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
 held = [load_features(path, grid, stored=True) for path in paths]

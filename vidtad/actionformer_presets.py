@@ -56,13 +56,17 @@ class ActionFormerDecoding:
 
 @dataclass(frozen=True)
 class FeatureKind:
-    """What a network reads: frames of a window and between windows, `fps` (None: the video's own), channel blocks."""
+    """What a network reads: frames of a window and between windows, `fps` (None: the video's own), channel blocks.
+
+    `spread`: rows of downloaded files cover their video evenly, whatever its rate and however many they are.
+    """
 
     extractor: str
     window: int
     stride: int
     fps: int | None
     channels: tuple[tuple[str, int], ...]
+    spread: bool = False
 
 
 @dataclass(frozen=True)

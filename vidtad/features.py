@@ -4,15 +4,17 @@ A file is `<id>.npy`, (T, C) float32, readable by any tool of the field as it is
 The sidecar is written last and carries the array's SHA-256: a pair is finished when the two agree.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vidtad.arrays import file_of, opened, read_rows
 from vidtad.errors import InputError, RunError
 from vidtad.files import atomic_write, read_json, sha256, write_json
 from vidtad.video import VideoInfo
@@ -90,7 +92,7 @@ class Provenance:
 
 
 class StoredRows:
-    """Rows (T, C) of a `.npy` file as float32, read when sliced: between slices no file is open, nothing is held.
+    """Rows (T, C) of an array file as float32, read when sliced: between slices no file is open, nothing is held.
 
     What memory maps of thousands of videos cannot be, as each keeps a file descriptor. Raises InputError when the
     file holds no such array, RunError when it is gone or cannot be read any more.
@@ -100,16 +102,17 @@ class StoredRows:
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        self.shape: tuple[int, int] = _mapped(self.path).shape
+        with opened(self.path) as held:
+            self.shape: tuple[int, int] = (int(held.shape[0]), int(held.shape[1]))
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         try:
-            return np.array(np.load(self.path, mmap_mode="r", allow_pickle=False)[rows], dtype=np.float32)
-        except OSError as error:
-            raise RunError(f"{self.path}: cannot be read ({error.strerror or error})") from error
+            return read_rows(self.path, rows).astype(np.float32, copy=False)
+        except InputError as error:
+            raise RunError(f"{error}: it cannot be read any more") from error
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or np.float32, copy=False)
@@ -178,36 +181,51 @@ def sidecar_of(path: Path) -> Path:
     return Path(path).with_suffix(".json")
 
 
-def _mapped(path: Path) -> np.ndarray:
-    """The array of a feature file, memory-mapped."""
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such feature file") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except Exception as error:  # NumPy parses the header as Python text and passes on whatever that raises
-        raise InputError(f"{path}: not a feature file (expected a .npy array of numbers)") from error
-    if not isinstance(values, np.ndarray) or values.ndim != 2 or values.dtype.kind != "f" or not values.size:
-        raise InputError(f"{path}: expected a (rows, channels) array of floating-point numbers")
-    return values
+@dataclass(frozen=True)
+class Assumed:
+    """What rows without a sidecar are taken for: `stride` frames apart, `span` frames each, at `fps`.
+
+    With `fps` None the rows are spread evenly over `duration_s` seconds. `provenance`: what made them, where known.
+    """
+
+    stride: int
+    span: int
+    fps: Fraction | None = None
+    duration_s: float | None = None
+    provenance: Provenance | None = None
+
+    def grid(self, path: Path, rows: int) -> Grid:
+        """Grid of so many rows. Raises InputError when neither rate nor duration is known."""
+        rate = self.fps
+        if rate is None and self.duration_s:
+            rate = Fraction(rows * self.stride / self.duration_s).limit_denominator(10**6)
+        if rate is None:
+            raise InputError(f"{path}: no sidecar {sidecar_of(path).name} beside it says at which rate; pass --fps")
+        return Grid.regular(rate, self.stride, self.span, rows)
+
+
+def content_sha256(path: Path) -> str:
+    """SHA-256 of an array file; of one array among others in a file, that of its own bytes. Raises InputError."""
+    if file_of(path) == path:
+        return sha256(path)
+    return hashlib.sha256(np.ascontiguousarray(read_rows(path)).tobytes()).hexdigest()
 
 
 def load_features(
-    path: Path, foreign: Grid | None = None, *, check_hash: bool = False, stored: bool = False
+    path: Path, foreign: Assumed | None = None, *, check_hash: bool = False, stored: bool = False
 ) -> Features:
-    """Read a feature array (memory-mapped, with `stored` as `StoredRows`) and its sidecar.
+    """Read a feature array (.npy memory-mapped; with `stored` as `StoredRows`) and its sidecar.
 
-    An array of other origin has no sidecar: pass `foreign`, a grid whose fps, stride and span are used.
-    `check_hash` also compares the array with the sidecar's SHA-256. Raises InputError for anything missing,
-    malformed or contradictory.
+    An array of other origin, in any format of `vidtad.arrays`, has no sidecar: `foreign` says what its rows are.
+    `check_hash` also compares the array with the sidecar's SHA-256; without a sidecar it is put into the provenance.
+    Raises InputError for anything missing, malformed or contradictory.
     """
     path = Path(path)
     if stored:
         values: np.ndarray = StoredRows(path)  # type: ignore[assignment]
     else:
-        values = _mapped(path)
-        values = values if values.dtype == np.float32 else values.astype(np.float32)
+        with opened(path) as held:
+            values = held if isinstance(held, np.ndarray) and held.dtype == np.float32 else held[:].astype(np.float32)
     sidecar = sidecar_of(path)
     if sidecar.exists():
         return _with_sidecar(path, values, read_json(sidecar), check_hash)
@@ -215,10 +233,18 @@ def load_features(
         raise InputError(
             f"{path}: no sidecar {sidecar.name} beside it; pass --fps, --stride and --window to say when its rows are"
         )
-    grid = Grid.regular(foreign.fps, foreign.stride, foreign.span, len(values))
+    grid = foreign.grid(path, len(values))
     end_s = float(grid.seconds(len(values) - 0.5))
+    if foreign.fps is None and foreign.duration_s:
+        end_s = foreign.duration_s
     video = VideoInfo(path=str(path), width=0, height=0, fps=grid.fps, duration_s=end_s, frames=None)
-    return Features(values, grid, video, Provenance(extractor="", channels=(("", values.shape[1]),)))
+    provenance = foreign.provenance or Provenance(extractor="", channels=(("", values.shape[1]),))
+    if check_hash:
+        times = {"fps": str(grid.fps), "stride": grid.stride, "window": grid.span, "duration_s": end_s}
+        provenance = replace(
+            provenance, source_sha256=content_sha256(path), settings={**provenance.settings, "assumed": times}
+        )
+    return Features(values, grid, video, provenance)
 
 
 def _with_sidecar(path: Path, values: np.ndarray, document: Any, check_hash: bool) -> Features:

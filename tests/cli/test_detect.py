@@ -92,17 +92,57 @@ def test_a_finished_timeline_is_kept_and_another_is_not_replaced(clip: Path, bun
     assert run(*command, "--min-score", "0.01", "--overwrite").exit_code == 0
 
 
-def test_foreign_features_need_three_numbers(bundle: Path, tmp_path: Path) -> None:
+def test_features_without_a_sidecar_are_taken_for_the_detectors_own(bundle: Path, tmp_path: Path) -> None:
+    about = json.loads(run("models", "show", bundle, "--json").stdout)
+    values = np.random.default_rng(0).normal(size=(40, about["channels"][0][1])).astype(np.float32)
+    np.save(tmp_path / "x.npy", values)
+    here = ("detect", tmp_path / "x.npy", "--model", bundle, "--out", tmp_path / "t")
+    unknown = run(*here)
+    assert unknown.exit_code == 2 and "pass --fps" in unknown.stderr
+    result = run(*here, "--fps", 25)
+    assert result.exit_code == 0 and "at 25 a second" in result.stderr, result.stderr
+    asked = ("--fps", 25, "--stride", about["sampling"]["stride"], "--window", about["sampling"]["window"])
+    assert run(*here, *asked, "--overwrite").exit_code == 0
+
+
+def test_a_timeline_of_other_features_is_never_taken_for_finished(bundle: Path, tmp_path: Path) -> None:
     width = json.loads(run("models", "show", bundle, "--json").stdout)["channels"][0][1]
-    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, width)).astype(np.float32))
-    assert run("detect", tmp_path / "x.npy", "--model", bundle, "--out", tmp_path / "t").exit_code == 2
-    partial = run("detect", tmp_path / "x.npy", "--model", bundle, "--fps", 25, "--out", tmp_path / "t")
-    assert partial.exit_code == 2 and "--stride" in partial.stderr
-    result = run(
-        *("detect", tmp_path / "x.npy", "--model", bundle, "--out", tmp_path / "t"),
-        *("--fps", 25, "--stride", 4, "--window", 16),
-    )
-    assert result.exit_code == 0, result.stderr
+    values = np.random.default_rng(0).normal(size=(40, width)).astype(np.float32)
+    np.save(tmp_path / "x.npy", values)
+    here = ("detect", tmp_path / "x.npy", "--model", bundle, "--out", tmp_path / "t", "--fps")
+    assert run(*here, 25).exit_code == 0 and run(*here, 25).exit_code == 0
+    other = run(*here, 30)
+    assert other.exit_code == 2 and "--overwrite" in other.stderr
+    np.save(tmp_path / "x.npy", -values)
+    changed = run(*here, 25)
+    assert changed.exit_code == 2 and "--overwrite" in changed.stderr
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".csv", ".h5"])
+def test_a_folder_of_downloaded_features_is_read_as_it_is(bundle: Path, tmp_path: Path, suffix: str) -> None:
+    width = json.loads(run("models", "show", bundle, "--json").stdout)["channels"][0][1]
+    (tmp_path / "down").mkdir()
+    values = {name: np.random.default_rng(n).normal(size=(40, width)).astype(np.float32) for n, name in enumerate("ab")}
+    for name, rows in values.items():
+        np.save(tmp_path / f"{name}.npy", rows)
+        if suffix == ".npz":
+            np.savez_compressed(tmp_path / "down" / f"{name}.npz", feats=rows)
+        elif suffix == ".csv":
+            np.savetxt(tmp_path / "down" / f"{name}.csv", rows, "%.9g", ",")
+        else:
+            h5py = pytest.importorskip("h5py")
+            with h5py.File(tmp_path / "down" / "all.h5", "a") as file:
+                file[name] = rows
+    found = run("detect", tmp_path / "down", "--model", bundle, "--fps", 25, "--out", tmp_path / "t")
+    assert found.exit_code == 0, found.stderr
+    arrays = (tmp_path / "a.npy", tmp_path / "b.npy")
+    assert run("detect", *arrays, "--model", bundle, "--fps", 25, "--out", tmp_path / "u").exit_code == 0
+    for name in "ab":
+        one, two = (read_timeline(tmp_path / folder / f"{name}.json").results for folder in "tu")
+        assert one == two and one[name]
+    if suffix == ".h5":
+        single = run("detect", tmp_path / "down" / "all.h5" / "b", "--model", bundle, "--fps", 25, "--out", "-")
+        assert list(json.loads(single.stdout)["results"]) == ["b"]
 
 
 def test_a_batch_finishes_the_good_and_lists_the_bad(clip: Path, bundle: Path, tmp_path: Path) -> None:

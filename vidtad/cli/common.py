@@ -72,21 +72,26 @@ def parse_rate(text: str | None, option: str) -> Fraction | None:
 def find_inputs(paths: Iterable[Path], suffixes: frozenset[str], what: str) -> list[Path]:
     """The files themselves, and the files of folders that look right by their suffix, in order; elsewhere too.
 
+    Where feature files are among `suffixes`, a folder with none of these may hold features of other formats.
     Raises InputError for a missing path, an empty folder, or two files whose results would share a name.
     """
     from vidtad import remote
+    from vidtad.arrays import arrays_among, arrays_in, file_of
 
     found: list[Path] = []
     for path in paths:
         if remote.url_of(path) is not None:
             found += remote.find(path, suffixes)
         elif path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
+            files = sorted(p for p in path.iterdir() if not p.name.startswith("."))
+            inside = [p for p in files if p.suffix.lower() in suffixes]
+            if not inside and FEATURE_SUFFIX in suffixes:
+                inside = arrays_among(files)
             if not inside:
                 raise InputError(f"{path}: no {what} in this folder")
             found += inside
-        elif path.exists():
-            found.append(path)
+        elif file_of(path).exists():
+            found += arrays_in(path) if FEATURE_SUFFIX in suffixes else [path]
         else:
             raise InputError(f"{path}: no such file or folder")
     by_stem: dict[str, Path] = {}

@@ -66,7 +66,9 @@ def detect(
     ctx: typer.Context,
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(help="Videos, feature files (.npy), or folders of either. Default: the folder `features`."),
+        typer.Argument(
+            help="Videos, feature files (.npy, .npz, HDF5, .csv), or folders of either. Default: the folder `features`."
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="Detector: a name of `vidtad models list`, or a bundle file.")] = "react",
     out: Annotated[str, typer.Option(help="Folder for the timelines; `-` prints the JSON alone.")] = "timelines",
@@ -111,8 +113,9 @@ def detect(
 ) -> None:
     """Find what happens when, and who does it: one timeline (.json and .csv) a video, and a table.
 
-    Feature files without a sidecar need --fps, --stride and --window. Options that begin with `People` are for
-    detectors that say who does what: linear, acar, acfb, action-transformer.
+    Feature files without a sidecar are taken for the detector's own kind, unless --fps, --stride and --window say
+    otherwise. Options that begin with `People` are for detectors that say who does what: linear, acar, acfb,
+    action-transformer.
 
     Example: vidtad detect match.mp4 --model react --out timelines
     """
@@ -120,7 +123,7 @@ def detect(
     from vidtad.pipelines.extraction import Decoding
     from vidtad.pipelines.people.timelines import bundle_for
     from vidtad.pipelines.temporal import DETECTORS
-    from vidtad.pipelines.timelines import Job, foreign_grid
+    from vidtad.pipelines.timelines import Job
 
     default = Path("features")
     if inputs is None and not default.is_dir():
@@ -151,7 +154,8 @@ def detect(
         out=None if out == "-" else Path(out),
         weights=weights,
         min_score=min_score,
-        foreign=foreign_grid(rate, stride, window),
+        stride=stride,
+        window=window,
         decoding=Decoding(decoder, rate, strict),
         batch=batch or 8,
         overwrite=overwrite,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from vidtad import __version__
+from vidtad.arrays import is_array
 from vidtad.bundle import Bundle
 from vidtad.errors import InputError
 from vidtad.files import sha256
@@ -98,7 +99,7 @@ class MotionWorker(Worker):
 
     def timeline(self, path: Path, progress: Progress) -> Timeline:
         """As calling, for the one process that has claimed the output."""
-        if path.suffix.lower() == ".npy":
+        if is_array(path):
             raise InputError(
                 f"{path}: detector {self.bundle.name} looks at pictures, not at features; give it the video itself"
             )

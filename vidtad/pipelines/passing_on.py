@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from vidtad.arrays import is_array
 from vidtad.errors import InputError
 from vidtad.formats.ava import is_rows, read_label_map
 from vidtad.formats.ava_timeline import MAP
@@ -128,7 +129,7 @@ def locate(timeline: Timeline, files: Sequence[Path], near: Path) -> dict[str, P
     for name, info in timeline.videos.items():
         stated = Path(info.path)
         candidates = [stated, folder / stated, folder / stated.name] if info.path else []
-        usable = [path for path in candidates if path.suffix.lower() != ".npy" and path.is_file()]
+        usable = [path for path in candidates if not is_array(path) and path.is_file()]
         if name in given or usable:
             found[name] = given.get(name) or usable[0]
     return found

@@ -169,8 +169,11 @@ def check_fits(features: Features, bundle: Bundle, where: str) -> tuple[str, ...
             f"{remedy}"
         )
     if not provenance.extractor:
-        assumed = f"{bundle.extractor} features, channels in the order {_channels(bundle.channels)}"
-        return (f"{where}: no sidecar says what its rows are of; took them for {assumed}, as the detector wants",)
+        assumed = (
+            f"{bundle.extractor} features, channels in the order {_channels(bundle.channels)}, of {grid.span} frames "
+            f"every {grid.stride} at {float(grid.fps):g} a second"
+        )
+        return (f"{where}: no sidecar says what its rows are of; took them for {assumed}",)
     if provenance.channels != bundle.channels:
         raise InputError(f"{where}: channel order is {_channels(provenance.channels)} but {wants}; {remedy}")
     if _families(provenance.extractor) != _families(bundle.extractor):

@@ -8,10 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from vidtad.arrays import is_array
 from vidtad.bundle import Bundle
 from vidtad.checkpoints import cache_dir
 from vidtad.errors import InputError
-from vidtad.features import Grid, load_features
+from vidtad.features import Assumed, load_features, sidecar_of
 from vidtad.pipelines.extraction import (
     Decoding,
     LoadedExtractor,
@@ -30,12 +31,17 @@ from vidtad.timeline import Timeline, read_timeline, write_timeline_csv, write_t
 
 @dataclass(frozen=True)
 class Job:
-    """What `detect` was asked. `out` None writes nothing; `foreign` is the grid of features without a sidecar."""
+    """What `detect` was asked. `out` None writes nothing.
+
+    `stride` and `window`, in frames: of features without a sidecar, at the rate `decoding.assumed_fps`; None: as the
+    detector's own features.
+    """
 
     out: Path | None
     weights: str | None = None
     min_score: float = 0.0
-    foreign: Grid | None = None
+    stride: int | None = None
+    window: int | None = None
     decoding: Decoding = field(default_factory=Decoding)
     batch: int = 8
     overwrite: bool = False
@@ -123,23 +129,29 @@ class TemporalWorker(Worker):
 
     def folder(self, path: Path) -> Path | None:
         """The job's; the rows of a video are kept in the cache where there is none."""
-        return self.job.out if path.suffix.lower() == ".npy" else self._rows_folder()
+        return self.job.out if is_array(path) else self._rows_folder()
 
     def timeline(self, path: Path, progress: Progress) -> Timeline:
         """As calling, for the one process that has claimed the output."""
-        if path.suffix.lower() == ".npy":
+        if is_array(path):
             return self._from_features(path, progress)
         return self._from_video(path, progress)
 
     def _from_features(self, path: Path, progress: Progress) -> Timeline:
         job = self.job
-        features = load_features(path, job.foreign)
+        features = load_features(path, self._assumed(), check_hash=not sidecar_of(path).exists())
         check_fits(features, self.bundle, str(path))
         return self.finished_or(
             path,
             detector_identity(self.bundle, features.provenance, job.min_score, self.detector.precision),
             lambda: detect_features(features, self.detector, path.stem, min_score=job.min_score, progress=progress),
         )
+
+    def _assumed(self) -> Assumed:
+        """What features without a sidecar are taken for: the detector's own kind, but for what the user says."""
+        own, job = self.bundle.sampling, self.job
+        fps = job.decoding.assumed_fps or (None if own.get("fps") is None else Fraction(str(own["fps"])))
+        return Assumed(job.stride or own["stride"], job.window or own["window"], fps)
 
     def _from_video(self, path: Path, progress: Progress) -> Timeline:
         job = self.job
@@ -166,7 +178,7 @@ class TemporalWorker(Worker):
         """
         job = self.job
         there = job.out is not None and not job.overwrite and (job.out / f"{path.stem}.json").exists()
-        if path.suffix.lower() == ".npy" or there:
+        if is_array(path) or there:
             return
         loaded, folder = self._loaded(), self._rows_folder()
         identity = provenance_of(path, loaded, job.decoding)
@@ -196,15 +208,3 @@ class TemporalWorker(Worker):
                 f"{given}; detect in feature files (.npy) made elsewhere, or choose another --model"
             )
         return loaded
-
-
-def foreign_grid(fps: Fraction | None, stride: int | None, window: int | None) -> Grid | None:
-    """Grid of feature files without a sidecar, from the command line's numbers; None when they were not given.
-
-    Raises InputError when stride or window is given without the others.
-    """
-    if stride is None and window is None:
-        return None
-    if fps is None or stride is None or window is None:
-        raise InputError("features without a sidecar need --fps, --stride and --window together")
-    return Grid.regular(fps, stride, window, 1)

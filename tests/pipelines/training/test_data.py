@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.clips import numbered_frames, write_clip
 from vidtad.errors import InputError
-from vidtad.features import Grid
+from vidtad.features import Assumed
 from vidtad.formats.tables import Annotations
 from vidtad.labels import Labels
 from vidtad.pipelines.training.augment import JoinedRows, pieces_of, spliced
@@ -174,8 +174,8 @@ def test_features_of_different_width_are_refused(tmp_path: Path) -> None:
     for name, width in (("a", 4), ("b", 5)):
         np.save(tmp_path / f"{name}.npy", np.zeros((20, width), np.float32))
 
-    def grid(name: str) -> Grid:
-        return Grid.regular(Fraction(25), 5, 5, 1)
+    def grid(name: str, path: Path) -> Assumed:
+        return Assumed(5, 5, Fraction(25))
 
     material = find_material(labels_of(each("a", "b")), None, tmp_path, foreign=grid)
     assert material.durations["a"].seconds == pytest.approx(4.0)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from vidtad import __version__
+from vidtad.arrays import file_of
 from vidtad.checkpoints import cache_dir
 from vidtad.errors import InputError, RunError, VidtadError
 from vidtad.files import make_folder, read_json, sha256, write_json
@@ -104,7 +105,7 @@ def _mark(path: Path) -> str:
     if url_of(path) is not None:
         return mark(path)
     try:
-        found = path.stat()
+        found = file_of(path).stat()
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror or error})") from error
     return f"{found.st_size} {found.st_mtime_ns}"

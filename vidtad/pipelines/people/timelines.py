@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vidtad.arrays import is_array
 from vidtad.bundle import Bundle
 from vidtad.checkpoints import PERSON_HEADS, bundle_path, resolve_model
 from vidtad.errors import InputError
@@ -39,7 +40,7 @@ class PeopleWorker(Worker):
     def timeline(self, path: Path, progress: Progress) -> Timeline:
         """As calling, for the one process that has claimed the output."""
         job = self.job
-        if path.suffix.lower() == ".npy":
+        if is_array(path):
             raise InputError(f"{path}: {self.bundle.name} looks at people in videos, not at feature files")
         probe(path, fps=job.decoding.assumed_fps)  # a clear sentence before anything is fetched
         identity = self.detector.identity(path, job.decoding) | {"min_score": job.min_score}

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from vidtad.arrays import SUFFIXES, arrays_among, arrays_in
 from vidtad.errors import InputError
-from vidtad.features import Features, Grid, load_features
+from vidtad.features import Assumed, Features, load_features
 from vidtad.files import VIDEO_SUFFIXES
 from vidtad.labels import Check, Duration, Labels, check, video_id
 from vidtad.pipelines.extraction import Decoding, LoadedExtractor, extract_file
 from vidtad.video import probe
 
 VAL_FRACTION = 0.2
+Foreign = Callable[[str, Path], Assumed]
+"""What a feature file without a sidecar is taken for, by the name of its video."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,22 @@ def find_material(
     *,
     rate: Fraction | None = None,
     stride: int | None = None,
-    foreign: Callable[[str], Grid] | None = None,
+    foreign: Foreign | None = None,
 ) -> Material:
     """Files of the labels' videos under `videos` (subfolders too) and in `features`.
 
-    `stride` and `rate` (None: each video's own) are those of the extractor to come; `foreign` gives the grid of a
-    feature file without a sidecar. Raises InputError when a folder is missing or no labelled video is there.
+    `stride` and `rate` (None: each video's own) are those of the extractor to come; `foreign` says what a video's
+    feature file without a sidecar is taken for. `features` may be of any format of `vidtad.arrays`, or one HDF5 file,
+    unless it is where features of `videos` are kept. Raises InputError when a folder is missing or no labelled video
+    is there.
     """
-    found_videos, unused = _assign(labels, _files(videos, VIDEO_SUFFIXES, "video"))
-    found_features, loose = _assign(
-        labels, _files(features, frozenset({".npy"}), "feature file", needed=videos is None)
-    )
+    found_videos, unused = _assign(labels, _by_name(_inside(videos, VIDEO_SUFFIXES), videos, "video"))
+    if videos is None:
+        files = arrays_in(features) if features and features.is_file() else arrays_among(_inside(features, SUFFIXES))
+        found_features, loose = _assign(labels, _by_name(files, features, "feature file"))
+    else:
+        files = _inside(features, {".npy"}) if features and features.is_dir() else []
+        found_features, loose = _assign(labels, _by_name(files, None, ""))
     durations: dict[str, Duration] = {}
     broken: dict[str, str] = {}
     for name in labels.videos:
@@ -59,7 +67,8 @@ def find_material(
                 step = float(stride / (rate or info.fps)) if stride else None
                 durations[name] = Duration(info.duration_s, step)
             elif name in found_features:
-                held = load_features(found_features[name], foreign(name) if foreign else None, stored=True)
+                path = found_features[name]
+                held = load_features(path, foreign(name, path) if foreign else None, stored=True)
                 durations[name] = Duration(held.video.duration_s, float(held.grid.stride / held.grid.fps))
         except InputError as error:
             broken[name] = str(error)
@@ -78,21 +87,23 @@ def _raise_none(
     raise InputError(f"{place}: holds no labelled video: the labels name {labels.videos[0]!r}{example}")
 
 
-def _files(
-    folder: Path | None, suffixes: Collection[str], what: str, needed: bool = True
-) -> dict[str, list[Path]]:
-    """Files by name; several where subfolders repeat one. A folder that is not `needed` may be missing or empty."""
-    if folder is None or not (needed or folder.is_dir()):
-        return {}
+def _inside(folder: Path | None, suffixes: Collection[str]) -> list[Path]:
+    """Files of a folder and its subfolders, hidden ones left out."""
+    if folder is None:
+        return []
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
+    found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes)
+    return [p for p in found if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts)]
+
+
+def _by_name(files: Sequence[Path], place: Path | None, what: str) -> dict[str, list[Path]]:
+    """Files by name; several where subfolders repeat one. Where `place` was named there must be some."""
+    if place is not None and not files:
+        raise InputError(f"{place}: no {what} in this folder")
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix.lower() in suffixes and not hidden and path.is_file():
-            found.setdefault(path.stem, []).append(path)
-    if needed and not found:
-        raise InputError(f"{folder}: no {what} in this folder")
+    for path in files:
+        found.setdefault(path.stem, []).append(path)
     return found
 
 
@@ -138,7 +149,7 @@ class Extraction:
 def features_of(
     material: Material,
     extraction: Extraction | None,
-    foreign: Callable[[str], Grid] | None = None,
+    foreign: Foreign | None = None,
     *,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> tuple[dict[str, Features], dict[str, str]]:
@@ -155,7 +166,7 @@ def features_of(
                 path = _extract(material.videos[name], extraction)
             else:
                 path = material.features[name]
-            found[name] = load_features(path, foreign(name) if foreign else None, stored=True)
+            found[name] = load_features(path, foreign(name, path) if foreign else None, stored=True)
         except InputError as error:
             failed[name] = str(error)
     if not found:

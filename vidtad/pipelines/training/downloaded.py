@@ -1,6 +1,7 @@
-"""Feature files as data sets publish them, to files that say what their rows are and when."""
+"""Feature files as data sets publish them: what training takes them for, and files of our own made of them."""
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -8,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from vidtad.actionformer_presets import EGO4D_VARIANTS, FeatureKind
+from vidtad.arrays import arrays_among, arrays_in, opened, read_rows
 from vidtad.errors import InputError
-from vidtad.features import Features, Grid, Provenance, save_features
+from vidtad.features import Assumed, Features, Provenance, content_sha256, save_features
 from vidtad.labels import Labels, read_labels
+from vidtad.pipelines.training.data import Foreign
+from vidtad.pipelines.training.extractor import Sampling
 from vidtad.pipelines.training.recipes import RECIPES
 from vidtad.video import VideoInfo
-
-SUFFIXES = (".npy", ".npz")
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,40 @@ class Adopted:
     missing: tuple[str, ...]
 
 
+def assumption(labels: Labels, asked: Sampling, model: str, preset: str | None) -> Foreign | None:
+    """What feature files without a sidecar are taken for: what is asked, else what the preset's data set publishes.
+
+    Their rate is the one asked for, else the data set's, else each video's in the labels; where rows cover a video
+    evenly, its duration in the labels gives it. None when neither sampling nor preset is known. What it returns
+    raises InputError for a video whose rate is not known.
+    """
+    if preset is None and (asked.stride is None or asked.window is None):
+        return None
+    number_of = {name: number for number, name in enumerate(labels.videos)}
+    widths: list[int] = []
+
+    def assumed(name: str, path: Path) -> Assumed:
+        if preset is None:
+            assert asked.stride is not None and asked.window is not None
+            return Assumed(asked.stride, asked.window, asked.fps or _stated_fps(labels, number_of[name]))
+        if not widths:
+            with opened(path) as held:
+                widths.append(int(held.shape[1]))
+        kinds = _kinds(model, preset)
+        kind = kinds.get(widths[0])
+        sampled = kind or RECIPES[model].presets[preset]
+        own = not (asked.stride or asked.window)
+        provenance = _provenance(kind) if kind is not None and own else None
+        stride, window = asked.stride or sampled.stride, asked.window or sampled.window
+        duration_s = _duration(labels, number_of[name])
+        if asked.fps is None and sampled.spread and duration_s is not None:
+            return Assumed(stride, window, None, duration_s, provenance)
+        rate = asked.fps or (None if sampled.fps is None else Fraction(sampled.fps))
+        return Assumed(stride, window, rate or _stated_fps(labels, number_of[name]), None, provenance)
+
+    return assumed
+
+
 def adopt_features(
     model: str,
     preset: str,
@@ -33,69 +69,79 @@ def adopt_features(
     out: Path,
     *,
     every: int = 1,
-    fit: bool = False,
+    fit: bool | None = None,
 ) -> Adopted:
-    """Write `<out>/<video>.npy` with its sidecar for every annotated video found in all the folders `sources`.
+    """Write `<out>/<video>.npy` with its sidecar for every annotated video found in all of `sources`.
 
-    `model` and `preset` as for `vidtad train`: they say what a row is. Files are `<video>` or `v_<video>` with
-    `.npy`, or `.npz` with an array `feats` (or a single one), (T, C) floats; those of several folders are put side
-    by side on C in the order given. `every`: keep rows 0, `every`, 2 `every`, ... (ReAct's files hold a row a
-    frame and it reads every fifth). Rates are the preset's, else the annotations' `fps`; with `fit` rows are spread
-    over the annotated duration instead. Raises InputError for features of another width, folders that disagree
-    about the length of a video, a missing rate, or when no video is found.
+    `model` and `preset` as for `vidtad train`: they say what a row is. A source is a folder, an HDF5 file, or a
+    pattern of file names such as `rgb_*.h5`; its arrays are called `<video>` or `v_<video>`, in any format of
+    `vidtad.arrays`, (T, C) floats. Those of several sources are put side by side on C in the order given. `every`:
+    keep rows 0, `every`, 2 `every`, ... (ReAct's files hold a row a frame and it reads every fifth). Rates are the
+    preset's, else the annotations' `fps`; with `fit` (None: as the preset's authors do) rows are spread over the
+    annotated duration instead, and of streams of unequal length the shorter one counts. Raises InputError for
+    features of another width, other sources that disagree about the length of a video, a missing rate, or when no
+    video is found.
     """
     labels = read_labels(annotations)
+    held = [_arrays(Path(source)) for source in sources]
     written, missing = [], []
     for number, name in enumerate(labels.videos):
-        paths = [_find(Path(source), name) for source in sources]
+        paths = [_find(arrays, name) for arrays in held]
         found = [path for path in paths if path is not None]
         if len(found) < len(paths):
             missing.append(name)
             continue
-        values = _joined(found)[::every]
-        kind = _kind(model, preset, values.shape[1], found[0])
-        rate = _rate(labels, number, kind, len(values) if fit else None)
-        grid = Grid.regular(rate, kind.stride, kind.window, len(values))
-        stated = float(labels.table.duration[number])
-        end_s = stated if np.isfinite(stated) and stated > 0 else float(grid.seconds(len(values) - 0.5))
-        video = VideoInfo(path=str(found[0]), width=0, height=0, fps=rate, duration_s=end_s, frames=None)
-        provenance = Provenance(kind.extractor, kind.channels, weights="downloaded")
-        save_features(Features(np.ascontiguousarray(values), grid, video, provenance), Path(out), name)
+        parts = [read_rows(path)[::every].astype(np.float32, copy=False) for path in found]
+        kind = _kind(model, preset, sum(part.shape[1] for part in parts), found[0])
+        even = kind.spread if fit is None else fit
+        values = _joined(found, parts, shortest=even)
+        rate = None if even else _rate(labels, number, kind)
+        duration_s = _duration(labels, number)
+        if even and duration_s is None:
+            raise InputError(f"{name}: the annotations state no duration to spread its rows over")
+        grid = Assumed(kind.stride, kind.window, rate, duration_s).grid(found[0], len(values))
+        end_s = duration_s or float(grid.seconds(len(values) - 0.5))
+        video = VideoInfo(path=str(found[0]), width=0, height=0, fps=grid.fps, duration_s=end_s, frames=None)
+        provenance = _provenance(kind, hashlib.sha256("".join(map(content_sha256, found)).encode()).hexdigest())
+        save_features(Features(values, grid, video, provenance), Path(out), name)
         written.append(name)
     if not written:
         raise InputError(f"{sources[0]}: no feature file of an annotated video, such as {labels.videos[0]}.npy")
     return Adopted(tuple(written), tuple(missing))
 
 
-def _find(folder: Path, name: str) -> Path | None:
+def _arrays(source: Path) -> dict[str, Path]:
+    """Arrays of a source by name."""
+    if source.is_dir():
+        found = arrays_among(sorted(source.iterdir()))
+    elif source.is_file():
+        found = arrays_in(source)
+    else:
+        found = arrays_among(sorted(source.parent.glob(source.name)))
+    return {path.stem: path for path in found}
+
+
+def _find(arrays: Mapping[str, Path], name: str) -> Path | None:
     stems = (name, f"v_{name}", name.removeprefix("v_"))
-    candidates = (folder / f"{stem}{suffix}" for stem in stems for suffix in SUFFIXES)
-    return next((path for path in candidates if path.is_file()), None)
+    return next((arrays[stem] for stem in stems if stem in arrays), None)
 
 
-def _joined(paths: Sequence[Path]) -> np.ndarray:
-    """Arrays (T, C) of one video side by side, float32."""
-    parts = [_array(path) for path in paths]
+def _joined(paths: Sequence[Path], parts: Sequence[np.ndarray], *, shortest: bool) -> np.ndarray:
+    """Arrays (T, C) of one video side by side, float32; `shortest`: rows that not all have are left out."""
+    rows = min(map(len, parts))
     for path, part in zip(paths, parts, strict=True):
-        if len(part) != len(parts[0]):
+        if not shortest and len(part) != len(parts[0]):
             raise InputError(f"{path}: {len(part)} rows, but {paths[0]} has {len(parts[0])}")
-    return np.concatenate([part.astype(np.float32, copy=False) for part in parts], axis=1)
+    return np.ascontiguousarray(np.concatenate([part[:rows] for part in parts], axis=1))
 
 
-def _array(path: Path) -> np.ndarray:
-    try:
-        held = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(held, np.lib.npyio.NpzFile):
-            with held:
-                held = held["feats" if "feats" in held.files or len(held.files) != 1 else held.files[0]]
-    except Exception as error:  # NumPy parses headers as Python text and passes on whatever that raises
-        raise InputError(f"{path}: not a feature file (expected an array, in .npz one called feats)") from error
-    if held.ndim != 2 or held.dtype.kind != "f" or not held.size:
-        raise InputError(f"{path}: expected (rows, channels) floats, found {held.dtype} {held.shape}")
-    return held
+def _provenance(kind: FeatureKind, source_sha256: str = "") -> Provenance:
+    settings = {"fps": None if kind.fps is None else str(kind.fps)}
+    return Provenance(kind.extractor, kind.channels, "downloaded", source_sha256=source_sha256, settings=settings)
 
 
-def _kind(model: str, preset: str, width: int, path: Path) -> FeatureKind:
+def _kinds(model: str, preset: str) -> dict[int, FeatureKind]:
+    """What a recipe's data set publishes, by the width of a row. Raises InputError for a recipe that is not there."""
     recipe = RECIPES.get(model)
     if recipe is None or preset not in recipe.presets:
         known = ", ".join(f"{name} {p}" for name, r in RECIPES.items() for p in r.presets)
@@ -103,21 +149,34 @@ def _kind(model: str, preset: str, width: int, path: Path) -> FeatureKind:
     kinds = [recipe.presets[preset]]
     if preset == "ego4d":
         kinds = [variant.features for variant in EGO4D_VARIANTS.values()]
-    for kind in kinds:
-        if sum(count for _, count in kind.channels) == width:
-            return kind
-    wanted = " or ".join(str(sum(count for _, count in kind.channels)) for kind in kinds)
-    raise InputError(f"{path}: {width} channels (all folders together), but {preset} wants {wanted}")
+    return {sum(count for _, count in kind.channels): kind for kind in kinds}
 
 
-def _rate(labels: Labels, number: int, kind: FeatureKind, rows: int | None) -> Fraction:
-    name, duration, fps = labels.videos[number], labels.table.duration[number], labels.fps[number]
-    if rows is not None:
-        if not duration > 0:
-            raise InputError(f"{name}: the annotations state no duration to spread its rows over")
-        return Fraction(rows * kind.stride / float(duration)).limit_denominator(10**6)
+def _kind(model: str, preset: str, width: int, path: Path) -> FeatureKind:
+    kinds = _kinds(model, preset)
+    if width not in kinds:
+        wanted = " or ".join(map(str, kinds))
+        raise InputError(f"{path}: {width} channels (all sources together), but {preset} wants {wanted}")
+    return kinds[width]
+
+
+def _duration(labels: Labels, number: int) -> float | None:
+    seconds = float(labels.table.duration[number])
+    return seconds if np.isfinite(seconds) and seconds > 0 else None
+
+
+def _stated_fps(labels: Labels, number: int) -> Fraction:
+    fps = float(labels.fps[number])
+    if not fps > 0:
+        name = labels.videos[number]
+        raise InputError(f"{name}: features without a sidecar, and the labels state no fps; pass --fps")
+    return Fraction(fps).limit_denominator(1001)
+
+
+def _rate(labels: Labels, number: int, kind: FeatureKind) -> Fraction:
     if kind.fps is not None:
         return Fraction(kind.fps)
-    if not fps > 0:
+    if not labels.fps[number] > 0:
+        name = labels.videos[number]
         raise InputError(f"{name}: the annotations state no fps, and these features are at each video's own rate")
-    return Fraction(float(fps)).limit_denominator(1001)
+    return _stated_fps(labels, number)

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,14 @@ from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation
 from vidtad.evaluation.protocols import protocol_named
 from vidtad.extractors import find, streams_of
-from vidtad.features import Features, Grid
+from vidtad.features import Features, StoredRows, content_sha256, sidecar_of
 from vidtad.files import sha256, write_json, write_text
 from vidtad.labels import Check, Duration, Labels, cleaned, read_labels
 from vidtad.pipelines.extraction import Decoding
 from vidtad.pipelines.training.agnostic import one_class, scores_of_videos
 from vidtad.pipelines.training.data import (
     Extraction,
+    Foreign,
     Material,
     Split,
     check_material,
@@ -32,6 +32,7 @@ from vidtad.pipelines.training.data import (
     find_material,
     split_videos,
 )
+from vidtad.pipelines.training.downloaded import assumption
 from vidtad.pipelines.training.extractor import (
     Chosen,
     Sampling,
@@ -132,7 +133,6 @@ def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
     training diverges or files cannot be written.
     """
     recipe = _recipe(job)
-    job = _sampled(job, recipe)
     labels, material, found = _checked(job, watcher)
     features, chosen = _features(job, labels, material, watcher)
     data = _data(job, recipe, labels, features, watcher)
@@ -198,15 +198,6 @@ def _recipe(job: TrainingJob) -> Recipe:
     return recipe
 
 
-def _sampled(job: TrainingJob, recipe: Recipe) -> TrainingJob:
-    """With the sampling of the preset's features, for features without a sidecar, where nothing else is asked."""
-    if job.preset is None or job.videos is not None:
-        return job
-    kind, asked = recipe.presets[job.preset], job.sampling
-    rate = asked.fps or (None if kind.fps is None else Fraction(kind.fps))
-    return replace(job, sampling=Sampling(rate, asked.stride or kind.stride, asked.window or kind.window))
-
-
 def _checked(job: TrainingJob, watcher: Watcher) -> tuple[Labels, Material, Check]:
     """Labels and what is there for them, reported before anything expensive begins."""
     labels = read_labels(job.annotations, frame_rate=job.frame_rate)
@@ -227,20 +218,11 @@ def _checked(job: TrainingJob, watcher: Watcher) -> tuple[Labels, Material, Chec
     return labels, material, found
 
 
-def _foreign(job: TrainingJob, labels: Labels) -> Callable[[str], Grid] | None:
-    """Grid of a video's features without a sidecar: the asked rate, else the one its labels state."""
-    stride, window = job.sampling.stride, job.sampling.window
-    if job.features is None or stride is None or window is None:
+def _foreign(job: TrainingJob, labels: Labels) -> Foreign | None:
+    """What feature files without a sidecar are taken for. The preset tells only where no videos are."""
+    if job.features is None:
         return None
-    stated = dict(zip(labels.videos, labels.fps.tolist(), strict=True))
-
-    def grid(name: str) -> Grid:
-        rate = job.sampling.fps or (Fraction(stated[name]).limit_denominator(1001) if stated[name] > 0 else None)
-        if rate is None:
-            raise InputError(f"{name}: features without a sidecar, and the labels state no fps; pass --fps")
-        return Grid.regular(rate, stride, window, 1)
-
-    return grid
+    return assumption(labels, job.sampling, job.model, job.preset if job.videos is None else None)
 
 
 def _features(
@@ -270,6 +252,13 @@ def _features(
         watcher.say(f"problem: {name} is left out: {reason}")
     if failed and job.strict:
         raise InputError(f"{len(failed)} videos gave no features (--strict); the reasons are given above")
+    bare = next((name for name, held in features.items() if not sidecar_of(_place(held)).exists()), None)
+    if bare is not None:
+        kind, grid = features[bare].provenance.extractor or "unknown", features[bare].grid
+        watcher.say(
+            f"features without a sidecar are taken for {kind}: rows of {grid.span} frames every {grid.stride}, in "
+            f"{bare} at {float(grid.fps):.4g} a second"
+        )
     chosen = chosen or extractor_of_features(next(iter(features.values())), job.weights)
     for note in () if chosen is None else chosen.notes:
         watcher.say(note)
@@ -345,12 +334,17 @@ def _training_videos(
 def _digest(job: TrainingJob, plan: Plan, data: Data) -> str:
     """Name of a run: equal for equal settings, labels and features."""
     making = [
-        (name, held.provenance.fingerprint() if held.provenance.extractor else sha256(Path(held.video.path)))
+        (name, held.provenance.fingerprint() if held.provenance.source_sha256 else content_sha256(_place(held)))
         for name, held in sorted(data.features.items())
     ]
     segments = [(v.name, v.segments.round(6).tolist(), v.labels.tolist()) for v in data.training]
     parts = [plan.to_json(), job.seed, job.model, data.classes, making, segments, data.split.validation]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _place(held: Features) -> Path:
+    """The array file."""
+    return held.values.path if isinstance(held.values, StoredRows) else Path(held.video.path)
 
 
 def _frame(

@@ -141,9 +141,10 @@ class ReActRecipe:
     - learning rate 4e-4 with cosine decay, gradient norm at most 1, moving average of the weights.
     """
 
+    # As released, positions are shares of a video's rows on one side and of its frames on the other.
     presets: Mapping[str, FeatureKind] = {
-        "thumos14": FeatureKind("tsn/thumos14", 5, 5, None, (("rgb", 1024), ("flow", 1024))),
-        "activitynet": FeatureKind("tsn/activitynet", 16, 16, None, (("rgb", 200), ("flow", 200))),
+        "thumos14": FeatureKind("tsn/thumos14", 5, 5, None, (("rgb", 1024), ("flow", 1024)), spread=True),
+        "activitynet": FeatureKind("tsn/activitynet", 16, 16, None, (("rgb", 200), ("flow", 200)), spread=True),
     }
     WINDOWS, BATCHES, BATCH = 400, 1200, 16
 
