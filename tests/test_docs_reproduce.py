@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,8 +70,18 @@ def features(folder: Path, width: int, prefix: str = "", suffix: str = ".npy", r
         target = folder / f"{prefix}video_{number}{suffix}"
         if suffix == ".npz":
             np.savez(target, feats=values)
+        elif suffix == ".csv":
+            np.savetxt(target, values, "%.6f", ",", header=",".join(f"score{n}" for n in range(width)), comments="")
         else:
             np.save(target, values)
+
+
+def hdf5(path: Path, width: int, numbers: Iterable[int], prefix: str = "", rows: int = ROWS) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(path, "w") as file:
+        for number in numbers:
+            values = np.random.default_rng(number).normal(size=(rows, width))
+            file[f"{prefix}video_{number}"] = values.astype(np.float32)
 
 
 def checkpoint(path: Path, preset: str) -> None:
@@ -91,8 +102,11 @@ def downloads(tmp_path: Path, small_recipes: None) -> Path:
     annotate(tmp_path / "epic_verb.json", ("training", "validation"), ("take", "wash"), (0, 2))
     annotate(tmp_path / "epic_noun.json", ("training", "validation"), ("tap", "spoon"), (0, 1))
     annotate(tmp_path / "ego4d.json", ("training", "validation"), ("cut", "stir"), (3, 4))
-    features(tmp_path / "tsn_rgb", 1024, rows=ROWS * 5)
-    features(tmp_path / "tsn_flow", 1024, rows=ROWS * 5)
+    hdf5(tmp_path / "rgb_val.h5", 1024, range(4), rows=ROWS * 5)
+    hdf5(tmp_path / "rgb_test.h5", 1024, range(4, 6), rows=ROWS * 5)
+    hdf5(tmp_path / "flow_val.h5", 1024, range(4), rows=ROWS * 5 - 7)
+    hdf5(tmp_path / "flow_test.h5", 1024, range(4, 6), rows=ROWS * 5)
+    features(tmp_path / "csv_mean_100", 400, prefix="v_", suffix=".csv", rows=100)
     features(tmp_path / "i3d_features", 2048)
     features(tmp_path / "anet_i3d", 2048, prefix="v_")
     features(tmp_path / "anet_tsp", 512, prefix="v_")
@@ -135,10 +149,10 @@ def test_the_page_runs_from_downloads_to_scores(downloads: Path, monkeypatch: py
     trained = {line: text for line, text in printed.items() if line.startswith("vidtad train")}
     rows = {line: [row.split() for row in text.splitlines()] for line, text in trained.items()}
     averages = [next(row[-1] for row in rows[line] if row[:1] == ["published"]) for line in rows]
-    assert averages == ["55.2", "66.8", "36.0", "36.6", "23.5", "21.9", "22.1"]
+    assert averages == ["55.2", "66.8", "36.0", "36.6", "23.5", "21.9", "22.1", "32.6"]
     for line, text in trained.items():
         assert re.search(r"here, (test|validation) ", text), line
-    assert sum("average" in text.lower() for line, text in printed.items() if " evaluate " in line) == 6
+    assert sum("average" in text.lower() for line, text in printed.items() if " evaluate " in line) == 7
     assert load_bundle(downloads / "my-anet-tsp.safetensors").classes == ("action",)
     assert load_bundle(downloads / "my-ego4d.safetensors").head_config["in_channels"] == [2304, 1536, 256]
     fused = json.loads((downloads / "fused-tsp" / "video_4.json").read_text())
@@ -161,6 +175,51 @@ def test_react_trains_on_resized_features(tmp_path: Path, small_recipes: None) -
     printed = run(f"vidtad train --features {tmp_path / 'f'} --annotations {tmp_path / 'a.json'} --model react "
                   f"--preset activitynet --video-scores {scores(tmp_path)} --out {out}")  # fmt: skip
     assert "32.6" in printed and load_bundle(out).head_config["resize"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "width", "suffix", "prefix", "step_s"),
+    [
+        ("activitynet-i3d", 2048, ".npy", "v_", 16 / 25),
+        ("activitynet-tsp", 512, ".h5", "v_", 16 / 15),
+        ("epic100-verb", 2304, ".npz", "", 16 / 30),
+        ("ego4d", 256, ".npy", "", 16 / 30),
+    ],
+)
+def test_downloads_of_one_array_train_and_detect_as_they_are(
+    tmp_path: Path, small_recipes: None, preset: str, width: int, suffix: str, prefix: str, step_s: float
+) -> None:
+    annotate(tmp_path / "a.json", ("training", "validation"), ("jump", "swim"), (0, 1))
+    if suffix == ".h5":
+        (tmp_path / "f").mkdir()
+        hdf5(tmp_path / "f" / "train.h5", width, range(4), prefix)
+        hdf5(tmp_path / "f" / "valid.h5", width, range(4, 6), prefix)
+    else:
+        features(tmp_path / "f", width, prefix, suffix)
+    out = tmp_path / "m.safetensors"
+    printed = run(f"vidtad train --features {tmp_path / 'f'} --annotations {tmp_path / 'a.json'} --model actionformer "
+                  f"--preset {preset} --out {out}")  # fmt: skip
+    assert "published" in printed and "here, validation" in printed
+    bundle = load_bundle(out)
+    kind = (EGO4D_VARIANTS["E"] if preset == "ego4d" else PRESETS[preset]).features
+    assert bundle.sampling == {"window": kind.window, "stride": kind.stride, "fps": str(kind.fps)}
+    assert bundle.channels == kind.channels and bundle.extractor == kind.extractor
+    run(f"vidtad detect {tmp_path / 'f'} --model {out} --out {tmp_path / 't'} --quiet")
+    found = json.loads((tmp_path / "t" / f"{prefix}video_4.json").read_text())
+    rows = (ROWS - 0.5) * step_s + 0.5 * kind.window / kind.fps
+    assert found["videos"][f"{prefix}video_4"]["duration_s"] == pytest.approx(rows)
+    run(f"vidtad evaluate {tmp_path / 'a.json'} {tmp_path / 't'} --subset validation")
+
+
+def test_scores_of_a_hundred_bins_train_as_they_are(tmp_path: Path, small_recipes: None) -> None:
+    annotate(tmp_path / "a.json", ("training", "validation"), ("jump", "swim"), (0, 1))
+    features(tmp_path / "csv", 400, prefix="v_", suffix=".csv", rows=100)
+    command = (f"vidtad train --features {tmp_path / 'csv'} --annotations {tmp_path / 'a.json'} --model react "
+               f"--preset activitynet --out {tmp_path / 'm.safetensors'}")  # fmt: skip
+    result = CliRunner().invoke(app, shlex.split(command)[1:])
+    assert result.exit_code == 0, result.stderr
+    assert "taken for tsn/activitynet" in result.stderr and "differ" not in result.stderr
+    assert re.search(r"published +49\.6 +33\.0 +8\.6 +32\.6\s+here, validation +\d", result.stdout), result.stdout
 
 
 def scores(folder: Path) -> Path:
@@ -192,7 +251,10 @@ def test_downloaded_rows_are_where_the_data_set_says(tmp_path: Path) -> None:
     one = np.load(tmp_path / "one" / "video_0.npy")
     assert held.values.shape == (3, 2048) and (held.values[1, :1024] == one[5]).all()
     assert held.provenance.channels == (("rgb", 1024), ("flow", 1024)) and held.video.duration_s == 7.0
-    assert held.grid.seconds(-0.5) == pytest.approx(0) and held.grid.seconds(0.5) == pytest.approx(5 / 30)
+    adopt_features("react", "thumos14", tmp_path / "a.json", sources, tmp_path / "rate", every=5, fit=False)
+    rate = load_features(tmp_path / "rate" / "video_0.npy").grid
+    assert rate.seconds(-0.5) == pytest.approx(0) and rate.seconds(0.5) == pytest.approx(5 / 30)
+    assert held.grid.seconds(2.5) == pytest.approx(7.0, abs=1e-4)  # as released: 3 rows are the whole video
     spread = adopt_features("react", "thumos14", tmp_path / "a.json", sources, tmp_path / "fit", fit=True)
     grid = load_features(tmp_path / "fit" / f"{spread.written[0]}.npy").grid
     assert grid.seconds(10.5) == pytest.approx(7.0, abs=1e-4)
