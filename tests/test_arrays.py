@@ -69,7 +69,7 @@ def test_rows_without_a_rate_are_spread_over_the_video(tmp_path: Path) -> None:
     path = write(tmp_path / "a.npy")
     grid = load_features(path, Assumed(5, 5, None, 60.0)).grid
     assert grid.seconds(-0.5) == pytest.approx(0) and grid.seconds(29.5) == pytest.approx(60.0, abs=1e-3)
-    with pytest.raises(InputError, match=r"no sidecar a\.json beside it says at which rate; pass --fps"):
+    with pytest.raises(InputError, match=r"no sidecar a\.json beside it says at which rate: pass --fps"):
         load_features(path, Assumed(5, 5))
 
 

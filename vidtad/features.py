@@ -200,7 +200,10 @@ class Assumed:
         if rate is None and self.duration_s:
             rate = Fraction(rows * self.stride / self.duration_s).limit_denominator(10**6)
         if rate is None:
-            raise InputError(f"{path}: no sidecar {sidecar_of(path).name} beside it says at which rate; pass --fps")
+            raise InputError(
+                f"{path}: no sidecar {sidecar_of(path).name} beside it says at which rate: pass --fps, or write "
+                "sidecars as docs/reproduce.md shows"
+            )
         return Grid.regular(rate, self.stride, self.span, rows)
 
 
