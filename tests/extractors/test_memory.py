@@ -1,6 +1,7 @@
 """A device that runs out of memory: batches are halved and every row still comes, in order."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -58,6 +59,16 @@ def test_a_single_window_that_does_not_fit_is_one_sentence() -> None:
     frames, _ = stream(100)
     with pytest.raises(RunError, match="single window of small"):
         list(feature_rows(frames, Small(0), fps=25.0, batch=8))
+
+
+def test_an_error_of_the_network_ends_the_decoding_before_it_gets_out() -> None:
+    frames, _ = stream(1000)
+    try:
+        list(feature_rows(frames, Small(0), fps=25.0, batch=2))
+    except RunError:  # with its traceback, which holds the frames it passed
+        assert "vidtad-prefetch" not in [thread.name for thread in threading.enumerate()]
+    else:
+        raise AssertionError("there was room for it")
 
 
 def test_other_errors_of_a_network_are_not_taken_for_it() -> None:

@@ -45,6 +45,7 @@ def stream(count: int, fps: float = 25.0) -> tuple[list[Numbered], list[int]]:
 class FirstAndLast:
     """Stands in for a network: a row is the window's first and last frame number."""
 
+    name = "first and last"
     convention = replace(CONVENTION, channels=(("rgb", 2),))
     device = torch.device("cpu")
 

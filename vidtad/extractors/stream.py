@@ -4,8 +4,9 @@ import math
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -39,7 +40,10 @@ class Clip:
 
 @dataclass(frozen=True)
 class Rows:
-    """Consecutive feature rows: `values` (n, C) float32 and their centres `times_s` (n,) float64."""
+    """Consecutive feature rows: `values` (n, C) float32 and their centres `times_s` (n,) float64.
+
+    `frames_read`: of the video so far, 0 where it is over. `batch`: the most windows the device took at once.
+    """
 
     values: np.ndarray
     times_s: np.ndarray
@@ -147,10 +151,12 @@ def feature_rows(
     skip: int = 0,
     first: int = 0,
     stop: int | None = None,
+    left: list[Clip] | None = None,
 ) -> Iterator[Rows]:
     """Feature rows from row `skip` up to, not including, `stop` (None: all), up to `batch` at a time.
 
-    `first`: number of the first of `frames` in the video. Decoding runs in a thread beside the network.
+    `first`: number of the first of `frames` in the video. Decoding runs in a thread beside the network. `left`, where
+    given, receives the last windows instead when they are fewer than a batch, for `rows_of_several`.
 
     On a GPU the next batch is queued before the rows of the last one are fetched. Batches are halved, from then on,
     when the device runs out of memory. Raises what the frame source raises, RunError when one window is too much.
@@ -160,7 +166,6 @@ def feature_rows(
     wanted = wanted_frames(convention, skip)
     source = extractor.frames(counted, lambda number: wanted(first + number))
     cut = clips(source, convention, extractor.prepare, fps=fps, skip=skip, first=first, stop=stop)
-    windows = prefetch(cut, depth=2 * batch)
     running: deque[tuple[Tensor, list[Clip]]] = deque()
     ahead = 0 if extractor.device.type == "cpu" else 1
     fitting = Parts(extractor.device, f"a single window of {extractor.name}", batch)
@@ -168,13 +173,34 @@ def feature_rows(
     def begin(part: list[Clip]) -> tuple[Tensor, list[Clip]]:
         return _start(part, extractor), part
 
-    for chosen in _batches(windows, batch):
-        for started in fitting(begin, chosen):
-            running.append(started)
-            if len(running) > ahead:
-                yield _finish(*running.popleft(), counted.seen, fitting.size or batch)
+    # Closed with this frame, not with the traceback that holds it: the caller closes the video as an error passes.
+    with closing(prefetch(cut, depth=2 * batch)) as windows:
+        for chosen in _batches(windows, batch):
+            if left is not None and len(chosen) < batch:
+                left += chosen
+                break
+            for started in fitting(begin, chosen):
+                running.append(started)
+                if len(running) > ahead:
+                    yield _finish(*running.popleft(), counted.seen, fitting.size or batch)
     while running:
         yield _finish(*running.popleft(), counted.seen, fitting.size or batch)
+
+
+def rows_of_several(videos: Sequence[list[Clip]], extractor: Extractor, fitting: Parts) -> list[Rows]:
+    """Feature rows of windows of several videos, shown to the network together: one `Rows` for each video.
+
+    They go in parts of at most `fitting.size`. Raises RunError when one window is too much for the device's memory.
+    """
+    chosen: list[Clip] = []
+    for video, cut in enumerate(videos):  # frames of different videos have the same numbers
+        chosen += [replace(clip, numbers=tuple((video << 40) + number for number in clip.numbers)) for clip in cut]
+    values = [part.cpu().numpy() for part in fitting(lambda part: _start(part, extractor), chosen)]
+    ends, batch = np.cumsum([len(cut) for cut in videos])[:-1], fitting.size or len(chosen)
+    return [
+        Rows(rows, np.array([clip.centre_s for clip in cut]), 0, max(clip.padded for clip in cut), batch)
+        for rows, cut in zip(np.split(np.concatenate(values), ends), videos, strict=True)
+    ]
 
 
 def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
@@ -210,7 +236,7 @@ class _Counted:
             yield frame
 
 
-def prefetch(items: Iterable[T], depth: int) -> Iterator[T]:
+def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """The same items, made up to `depth` ahead in a thread; an error in the thread is raised here.
 
     Closing this generator early stops the thread.

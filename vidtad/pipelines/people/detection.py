@@ -1,6 +1,7 @@
 """Video -> keyframes -> people -> what each does -> timeline, in one pass with bounded memory."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -115,13 +116,13 @@ class PeopleDetector:
             times, given = self._times(name)
             prepare = preparation(self.convention, self.options.scales)
             source = KeyframeClips(resample(video, self.convention.fps), times, self.convention, prepare)
-            keys = prefetch(source, depth=self.options.batch)
             total = expected_frames(video.info, self.convention.fps)
 
             def read() -> None:
                 progress(source.frames_read, total)
 
-            people = self._people(self._scored(keys, given, read), self._spacing(times))
+            with closing(prefetch(source, depth=self.options.batch)) as keys:
+                people = self._people(self._scored(keys, given, read), self._spacing(times))
             try:
                 info, warnings = video.final_info, list(video.report.warnings)
             except RuntimeError:  # stopped after the last keyframe asked for: the rest was never read
