@@ -2,14 +2,14 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vidtad.errors import InputError
-from vidtad.extractors.stream import feature_rows
+from vidtad.extractors.stream import Clip, Rows, feature_rows
 from vidtad.features import Features, Grid, Provenance, load_features, save_features, sidecar_of
 from vidtad.files import sha256
 from vidtad.locks import claim
@@ -32,11 +32,15 @@ __all__ = [
     "expected_frames",
     "extract_features",
     "extract_file",
+    "extract_in_steps",
     "load_extractor",
     "no_progress",
     "provenance_of",
 ]
 
+T = TypeVar("T")
+Steps = Generator[list[Clip], Rows, T]
+"""Work that may pause once: it yields windows, is sent their rows, and returns its result."""
 Progress = Callable[[int, "int | None"], None]
 """Called with the frames read so far and their expected number (None: unknown)."""
 
@@ -56,7 +60,10 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Extracted:
-    """What became of one video: `reused` when a finished file of the same content was there already."""
+    """What became of one video: `reused` when a finished file of the same content was there already.
+
+    `seconds` are those of the work; those of a pause do not count.
+    """
 
     path: Path
     features: Features
@@ -85,7 +92,38 @@ def extract_file(
     path, out = Path(path), Path(out)
     flow_folder = None if keep_flow is None else Path(keep_flow) / path.stem
     with claimed(out, path), keeping_flow(loaded, flow_folder):
-        return _extract_claimed(path, loaded, out, decoding, batch, overwrite, progress)
+        return _whole(_extract_claimed(path, loaded, out, decoding, batch, overwrite, progress, leaving=False))
+
+
+def extract_in_steps(
+    path: Path,
+    loaded: LoadedExtractor,
+    out: Path,
+    *,
+    decoding: Decoding = Decoding(),
+    batch: int = 8,
+    overwrite: bool = False,
+    progress: Progress = no_progress,
+) -> Steps[Extracted]:
+    """As `extract_file`, but the last windows, where they are fewer than `batch`, are yielded and their rows awaited.
+
+    It holds no decoder by then, only its lock and those windows. Closing it gives them up; a later run makes the rows.
+    """
+    with claimed(Path(out), Path(path)):
+        return (
+            yield from _extract_claimed(
+                Path(path), loaded, Path(out), decoding, batch, overwrite, progress, leaving=True
+            )
+        )
+
+
+def _whole(steps: Steps[T]) -> T:
+    """The result of work that does not pause."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    raise AssertionError("it paused")
 
 
 @contextmanager
@@ -110,7 +148,9 @@ def _extract_claimed(
     batch: int,
     overwrite: bool,
     progress: Progress,
-) -> Extracted:
+    *,
+    leaving: bool,
+) -> Steps[Extracted]:
     begun = time.monotonic()
     target = out / f"{path.stem}.npy"
     identity = provenance_of(path, loaded, decoding)
@@ -126,12 +166,12 @@ def _extract_claimed(
                 f"{target}: exists and was made from another video or with other settings; "
                 "pass --overwrite to replace it, or another --out"
             )
-    features = extract_features(
-        path, loaded, scratch, decoding=decoding, batch=batch, progress=progress, identity=identity
+    features, paused_s = yield from _features(
+        path, loaded, scratch, identity, decoding, batch, progress, leaving=leaving
     )
     save_features(features, out, path.stem)
     scratch.remove()
-    return Extracted(target, features, time.monotonic() - begun, reused=False)
+    return Extracted(target, features, time.monotonic() - begun - paused_s, reused=False)
 
 
 def provenance_of(path: Path, loaded: LoadedExtractor, decoding: Decoding) -> Provenance:
@@ -179,16 +219,32 @@ def extract_features(
 
     Where ranges that cover the video are complete (see `vidtad.pipelines.ranges`), they are joined instead.
     """
+    features, _ = _whole(_features(path, loaded, scratch, identity, decoding, batch, progress, leaving=False))
+    return features
+
+
+def _features(
+    path: Path,
+    loaded: LoadedExtractor,
+    scratch: Scratch,
+    identity: Provenance,
+    decoding: Decoding,
+    batch: int,
+    progress: Progress,
+    *,
+    leaving: bool,
+) -> Steps[tuple[Features, float]]:
+    """See `extract_features`; with the seconds of the pause."""
     convention = loaded.extractor.convention
-    joined = scratch.joined()
+    joined, paused_s = scratch.joined(), 0.0
     found = None if joined is None else _announced(path, decoding)
     if joined is None or found is None:
-        found = _pass(path, loaded, scratch, decoding, batch, progress)
+        found, paused_s = yield from _pass(path, loaded, scratch, decoding, batch, progress, leaving=leaving)
         joined = scratch.read()
     info, header_fps, warnings = found
     times_s, values = joined
     grid = Grid(convention.fps or header_fps, convention.stride, convention.window, times_s)
-    return Features(values, grid, info, replace(identity, warnings=warnings))
+    return Features(values, grid, info, replace(identity, warnings=warnings)), paused_s
 
 
 Found = tuple[VideoInfo, "Fraction", tuple[str, ...]]
@@ -208,27 +264,43 @@ def _announced(path: Path, decoding: Decoding) -> Found | None:
 
 
 def _pass(
-    path: Path, loaded: LoadedExtractor, scratch: Scratch, decoding: Decoding, batch: int, progress: Progress
-) -> Found:
+    path: Path,
+    loaded: LoadedExtractor,
+    scratch: Scratch,
+    decoding: Decoding,
+    batch: int,
+    progress: Progress,
+    *,
+    leaving: bool,
+) -> Steps[tuple[Found, float]]:
     """Rows of the whole video from those in `scratch` on."""
     extractor, convention = loaded.extractor, loaded.extractor.convention
-    padded, fitting = 0, batch
+    padded, fitting, paused_s = 0, batch, 0.0
+    left: list[Clip] | None = [] if leaving else None
     with open_video(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict) as video:
         fps = convention.fps or video.info.fps
         frames = video if convention.fps is None else resample(video, convention.fps)
         total = expected_frames(video.info, fps)
-        for rows in feature_rows(frames, extractor, fps=float(fps), batch=batch, skip=scratch.rows()):
+        skip = scratch.rows()
+        for rows in feature_rows(frames, extractor, fps=float(fps), batch=batch, skip=skip, left=left):
             scratch.append(rows.times_s, rows.values)
             padded, fitting = max(padded, rows.padded), rows.batch
             progress(rows.frames_read, total)
-        info, warnings = video.final_info, video.report.warnings
+        info, header_fps, warnings = video.final_info, video.info.fps, video.report.warnings
+    if left:
+        progress(info.frames or 0, total)
+        begun = time.monotonic()
+        rows = yield left
+        paused_s = time.monotonic() - begun
+        scratch.append(rows.times_s, rows.values)
+        padded, fitting = max(padded, rows.padded), min(fitting, rows.batch)
     if not scratch.rows():
         raise InputError(f"{path}: no frame could be decoded; the file is damaged or not a video")
     if padded:
         warnings = (*warnings, f"{path}: shorter than one window: its last frame was repeated {padded} times")
     if fitting < batch:
         warnings = (*warnings, f"{path}: memory ran out with batches of {batch} windows: went on with {fitting}")
-    return info, video.info.fps, tuple(warnings)
+    return (info, header_fps, tuple(warnings)), paused_s
 
 
 def expected_frames(info: VideoInfo, fps: "Fraction") -> int | None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -65,7 +65,8 @@ class _Run:
         )
         self.parts_left = {} if parts == 1 else dict.fromkeys(items, parts)
         self.later: deque[tuple[float, Item]] = deque()
-        self.working: dict[int, Item] = {}
+        self.working: dict[int, Item | None] = {}
+        self.held: defaultdict[int, list[Item]] = defaultdict(list)  # begun, to be finished together with others
         self.ready: set[int] = set()
         self.heard: dict[int, float] = {}
         self.deaths: Counter[Item] = Counter()
@@ -74,17 +75,19 @@ class _Run:
 
     def records(self) -> Iterator[Record]:
         """See `run`."""
-        while self.waiting or self.later or self.working:
+        while self.waiting or self.later or self.working or any(self.held.values()):
             self._hand_out()
             for event in self.fleet.poll(POLL_S):
                 self.moved = self.heard[event.worker] = time.monotonic()
                 if event.kind == "ready":
                     self.early_deaths = 0
                     self.ready.add(event.worker)
-                elif event.kind == "progress" and event.worker in self.working:
-                    self.watch(event.worker, self.working[event.worker], *event.content)
-                elif event.kind == "record":
-                    yield from self._over(event.worker, event.content)
+                elif event.kind == "progress":
+                    item = self.working.get(event.worker)
+                    if item is not None:
+                        self.watch(event.worker, item, *event.content)
+                elif event.kind == "records":
+                    yield from self._answered(event.worker, event.content)
                 elif event.kind == "died":
                     yield from self._died(event.worker, event.content)
             yield from self._hung()
@@ -94,16 +97,22 @@ class _Run:
         while self.later and self.later[0][0] <= now:
             self.waiting.append(self.later.popleft()[1])
         for worker in sorted(self.ready):
-            if not self.waiting:
-                return
+            if not (self.waiting or self.held[worker]):
+                continue
             self.ready.discard(worker)
-            self.working[worker] = self.waiting.popleft()
+            self.working[worker] = self.waiting.popleft() if self.waiting else None
             self.heard[worker] = time.monotonic()
             self.fleet.give(worker, self.working[worker])
 
-    def _over(self, worker: int, record: Record) -> Iterator[Record]:
-        self.working.pop(worker, None)
+    def _answered(self, worker: int, records: list[Record]) -> Iterator[Record]:
+        item, over = self.working.pop(worker, None), {record.path for record in records}
+        begun = self.held[worker] if item is None else [*self.held[worker], item]
+        self.held[worker] = [one for one in begun if one not in over]
         self.ready.add(worker)
+        for record in records:
+            yield from self._over(record)
+
+    def _over(self, record: Record) -> Iterator[Record]:
         if record.status == "busy":
             self.later.append((time.monotonic() + BUSY_PAUSE_S, record.path))
             return
@@ -136,12 +145,16 @@ class _Run:
 
     def _died(self, worker: int, reason: str) -> Iterator[Record]:
         self.ready.discard(worker)
-        item = self.working.pop(worker, None)
-        if item is None:
+        begun = worker in self.working
+        item, held = self.working.pop(worker, None), self.held.pop(worker, [])
+        if not (begun or held):
             self.early_deaths += 1
             if self.early_deaths > 2 * self.fleet.size:
                 raise RunError(f"workers die before they begin ({reason}); try fewer --workers, or none to see why")
-        else:
+        if item is not None:  # what was only held back had no part in it
+            self.waiting.extend(held)
+            held = [item]
+        for item in held:
             self.deaths[item] += 1
             if self.deaths[item] >= DEATHS:
                 sentence = f"{item}: its worker died {DEATHS} times ({reason}), so it was left out"

@@ -1,6 +1,7 @@
 """Who does the work: this process, or worker processes on this machine. (`ray_engine`: on many machines.)
 
 An engine is a fleet of numbered workers. It starts them, hands each one item at a time, and says what happened.
+Work may hold an item back to finish it together with the next; its record then comes later.
 Which item goes where, and what follows from a death, is decided in `vidtad.pipelines.batches.batch` for all alike.
 """
 
@@ -12,11 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, runtime_checkable
 
 from vidtad.errors import InputError, RunError, VidtadError, out_of_memory
 from vidtad.locks import Busy
@@ -41,7 +42,20 @@ class Part:
 
 Item = Path | Part
 ReportProgress = Callable[[int, "int | None"], None]
-Work = Callable[[Any, ReportProgress], Any]
+
+
+@runtime_checkable
+class Holding(Protocol):
+    """Work that may hold items back."""
+
+    def records(self, item: "Item | None", progress: ReportProgress) -> "list[Record]":
+        """Do an item (None: no other comes for now, so hold none back any more). What is over by now, in any order."""
+
+    def close(self) -> None:
+        """Give up what is held back."""
+
+
+Work = Callable[[Any, ReportProgress], Any] | Holding
 """Turns an `Item` into a value; that of a `Part` is not used."""
 Task = Callable[[str], Work]
 """Makes the work on a device ("cpu", "cuda:1"): loads models once, then turns items into values. Can be pickled."""
@@ -96,7 +110,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Event:
-    """What a worker says: `ready`, `progress` (frames done, expected or None), `record` or `died` (why)."""
+    """What a worker says: `ready`, `progress` (frames done, expected or None), `records` or `died` (why).
+
+    `records` answer what was given, with what is over by then: without that of the item, it is held back.
+    """
 
     worker: int
     kind: str
@@ -108,8 +125,8 @@ class Fleet(Protocol):
 
     size: int
 
-    def give(self, worker: int, item: Item) -> None:
-        """Start an item on a worker that is ready and has none."""
+    def give(self, worker: int, item: Item | None) -> None:
+        """Start an item on a worker that is ready and has none; None: finish what is held back."""
 
     def poll(self, timeout_s: float) -> list[Event]:
         """What happened since; waits for the first event, but at most this long."""
@@ -121,7 +138,14 @@ class Fleet(Protocol):
         """End all workers, at once."""
 
 
-def attempt(work: Work, path: Item, progress: ReportProgress) -> Record:
+def records(work: Work, item: Item | None, progress: ReportProgress) -> list[Record]:
+    """Do one item; None ends what is held back. What is over by now."""
+    if isinstance(work, Holding):
+        return work.records(item, progress)
+    return [] if item is None else [attempt(work, item, progress)]
+
+
+def attempt(work: Callable[[Any, ReportProgress], Any], path: Item, progress: ReportProgress) -> Record:
     """Do one item. Whatever goes wrong with it becomes a record: a bad item never stops the rest."""
     begun = time.monotonic()
 
@@ -171,10 +195,11 @@ class Serial:
         self.work, self.watch = task(setup.devices[0]), watch
         self.events = [Event(0, "ready")]
 
-    def give(self, worker: int, item: Item) -> None:
+    def give(self, worker: int, item: Item | None) -> None:
         """Do the item now."""
-        record = attempt(self.work, item, lambda done, total: self.watch(0, item, done, total))
-        self.events.append(Event(0, "record", record))
+        given = cast(Item, item)  # without one there is no progress
+        found = records(self.work, item, lambda done, total: self.watch(0, given, done, total))
+        self.events.append(Event(0, "records", found))
 
     def poll(self, timeout_s: float) -> list[Event]:
         """What happened since; never waits when there was something."""
@@ -187,7 +212,9 @@ class Serial:
         """Nothing to do: this process is alive."""
 
     def close(self) -> None:
-        """Nothing to end."""
+        """Let go of what is held back."""
+        if isinstance(self.work, Holding):
+            self.work.close()
 
 
 def usable_cpus() -> int:
@@ -256,7 +283,7 @@ class Pool:
         theirs.close()
         return _Worker(process, ours)
 
-    def give(self, worker: int, item: Item) -> None:
+    def give(self, worker: int, item: Item | None) -> None:
         """Send the item; a worker that died meanwhile shows in the next `poll`."""
         with suppress(OSError):
             self.workers[worker].connection.send(item)
@@ -358,9 +385,9 @@ def _serve(connection: Connection, task: Task, device: str, threads: int) -> Non
             sent = time.monotonic()
             connection.send(("progress", (done, total)))
 
-    with suppress(EOFError, OSError):
+    with suppress(EOFError, OSError), closing(work) if isinstance(work, Holding) else nullcontext():
         while True:
-            connection.send(("record", attempt(work, connection.recv(), progress)))
+            connection.send(("records", records(work, connection.recv(), progress)))
 
 
 def _end_with_parent() -> None:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from vidtad.errors import InputError, RunError, VidtadError
-from vidtad.pipelines.batches.engines import Event, Item, Record, Setup, Task, attempt, usable_cpus, use_device
+from vidtad.pipelines.batches.engines import Event, Item, Record, Setup, Task, records, usable_cpus, use_device
 
 STORE_BYTES = 200 * 2**20
 """Of Ray's object store, where we start it: only paths and records travel."""
@@ -52,7 +52,7 @@ class RayActors:
         self.actors[number] = actor
         self.awaited[actor.load.remote()] = number, "load"
 
-    def give(self, worker: int, item: Item) -> None:
+    def give(self, worker: int, item: Item | None) -> None:
         """Send the item."""
         self.seen[worker] = None
         self.awaited[self.actors[worker].attempt.remote(item)] = worker, "attempt"
@@ -95,7 +95,7 @@ class RayActors:
                 raise result
             return Event(worker, "ready")
         if what == "attempt":
-            return Event(worker, "record", result)
+            return Event(worker, "records", result)
         if result == self.seen.get(worker):  # standing still is no sign of life
             return None
         self.seen[worker] = result
@@ -147,11 +147,11 @@ class _Actor:
             return RunError(f"a worker cannot load the model ({error})")
         return None
 
-    def attempt(self, item: Item) -> Record:
-        """Do one item."""
+    def attempt(self, item: Item | None) -> list[Record]:
+        """Do one item; None ends what is held back."""
         use_device(self.device, self.threads)  # PyTorch keeps both for each thread
         self._note(0, None)
-        return attempt(self.work, item, self._note)
+        return records(self.work, item, self._note)
 
     def _note(self, done: int, total: int | None) -> None:
         with self.lock:

@@ -10,7 +10,15 @@ from vidtad.errors import InputError
 from vidtad.extractors import with_streams
 from vidtad.pipelines.batches.away import Outputs, fetched, is_away, making, with_copies
 from vidtad.pipelines.batches.engines import Item, Part, ReportProgress, Work
-from vidtad.pipelines.extraction import Decoding, Extracted, extract_file, load_extractor
+from vidtad.pipelines.batches.together import Together
+from vidtad.pipelines.extraction import (
+    Decoding,
+    Extracted,
+    Steps,
+    extract_file,
+    extract_in_steps,
+    load_extractor,
+)
 from vidtad.pipelines.people.timelines import bundle_for, worker_for
 from vidtad.pipelines.ranges import part_of_file
 from vidtad.pipelines.timelines import Job, TemporalWorker
@@ -26,6 +34,7 @@ class ExtractTask:
     """Videos to feature files in `out`; the other fields are those of `load_extractor` and `extract_file`.
 
     `stream`: "rgb", "flow" or both joined by a comma, of the extractor's family; None takes `extractor` as named.
+    `together`: whether batches are filled across the borders of videos; None: except on a CPU, which gains nothing.
     """
 
     out: Path
@@ -41,6 +50,7 @@ class ExtractTask:
     flow: str | None = None
     keep_flow: Path | None = None
     precision: str = "auto"
+    together: bool | None = None
 
     def __call__(self, device: str) -> Work:
         """The work on one device: item -> what `--json` says of it; the values are on disk."""
@@ -57,44 +67,35 @@ class ExtractTask:
             precision=self.precision,
         )
 
-        key = making(replace(self, out=Path(), overwrite=False), loaded.weights_sha256)
+        key = making(replace(self, out=Path(), overwrite=False, together=None), loaded.weights_sha256)
         outputs = Outputs(self.out, (".npy", ".json"), key, self.overwrite)
+        same: dict[str, Any] = {"decoding": self.decoding, "batch": self.batch, "overwrite": self.overwrite}
 
         def work(item: Item, progress: ReportProgress) -> dict[str, Any]:
             if isinstance(item, Part):
                 with fetched(item.path) as path:
-                    part_of_file(
-                        path,
-                        loaded,
-                        self.out,
-                        (item.number, item.parts),
-                        decoding=self.decoding,
-                        batch=self.batch,
-                        overwrite=self.overwrite,
-                        progress=progress,
-                    )
+                    part_of_file(path, loaded, self.out, (item.number, item.parts), progress=progress, **same)
                 return {}
 
             def here(path: Path, out: Path | None) -> dict[str, Any]:
                 assert out is not None
-                result = extract_file(
-                    path,
-                    loaded,
-                    out,
-                    decoding=self.decoding,
-                    batch=self.batch,
-                    overwrite=self.overwrite,
-                    progress=progress,
-                    keep_flow=self.keep_flow,
-                )
-                return summary(path, result)
+                kept = self.keep_flow
+                return summary(path, extract_file(path, loaded, out, progress=progress, keep_flow=kept, **same))
 
             if not is_away(item, outputs):
                 return here(item, self.out)
             value, there = with_copies(item, outputs, here)
             return summary_of(value, item, self.out) if there else value
 
-        return work
+        def start(item: Item, progress: ReportProgress) -> Steps[dict[str, Any]]:
+            if isinstance(item, Part) or is_away(item, outputs):
+                return work(item, progress)
+            return summary(item, (yield from extract_in_steps(item, loaded, self.out, progress=progress, **same)))
+
+        # The flow of one video at a time can be kept.
+        if self.keep_flow is not None or not (device != "cpu" if self.together is None else self.together):
+            return work
+        return Together(start, loaded.extractor, self.batch)
 
 
 def summary_of(document: dict[str, Any], video: Path, out: Path) -> dict[str, Any]:
