@@ -211,6 +211,21 @@ def test_downloads_of_one_array_train_and_detect_as_they_are(
     run(f"vidtad evaluate {tmp_path / 'a.json'} {tmp_path / 't'} --subset validation")
 
 
+def test_detecting_and_evaluating_gives_the_score_of_the_training(
+    tmp_path: Path, small_recipes: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    annotate(tmp_path / "a.json", ("Validation", "Test"), ("jump", "swim"), (0, 1))
+    features(tmp_path / "down", 2048)
+    adopt_features("react", "thumos14", tmp_path / "a.json", [tmp_path / "down"], tmp_path / "f")
+    trained = json.loads(run("vidtad train --features f --annotations a.json --model react --preset thumos14 "
+                             "--out m.safetensors --json"))["scores"]["test"]  # fmt: skip
+    run("vidtad detect f --model m.safetensors --out t --quiet")
+    lines = [line for line in PAGE.splitlines() if line.startswith("vidtad evaluate thumos14.json timelines-react ")]
+    scored = json.loads(run(lines[0].replace("thumos14.json timelines-react", "a.json t") + " --json"))
+    assert scored["mAP"] == pytest.approx(trained["mAP"]) and max(scored["mAP"]) > 0
+
+
 def test_scores_of_a_hundred_bins_train_as_they_are(tmp_path: Path, small_recipes: None) -> None:
     annotate(tmp_path / "a.json", ("training", "validation"), ("jump", "swim"), (0, 1))
     features(tmp_path / "csv", 400, prefix="v_", suffix=".csv", rows=100)

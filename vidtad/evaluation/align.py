@@ -258,7 +258,8 @@ def report_videos(
         findings.add("predicted video unknown to the ground truth", unknown[0], len(unknown))
     other = [name for name, _ in stray if name in known and name not in evaluated]
     if other:
-        findings.add("predicted video of another subset", other[0], len(other), serious=False)
+        what = "predicted video of another subset, all false positives unless --rule stray_videos=drop"
+        findings.add(what, other[0], len(other), serious=False)
     annotated = {truth.videos[v] for v in np.unique(truth.video)} & evaluated
     silent = sorted(annotated - {name for name, _ in stray})
     if silent:
