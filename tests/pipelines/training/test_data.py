@@ -217,3 +217,27 @@ def test_spliced_actions_keep_their_rows(rows: int, seed: int) -> None:
             held = made.values[int(start) : int(end)]
             first, last = where[chr(int(held[0, 0])), int(label)]
             assert held[:, 1].tolist() == list(range(int(first), int(last)))
+
+
+def test_packed_features_are_unpacked_once(tmp_path: Path) -> None:
+    rows = tmp_path / "m.safetensors.work" / "rows"  # beside the features, and still none of them
+    values = {name: np.random.default_rng(n).normal(size=(20, 4)).astype(np.float32) for n, name in enumerate("ab")}
+    for name, array in values.items():
+        np.savez_compressed(tmp_path / f"{name}.npz", feats=array)
+
+    def assumed(name: str, path: Path) -> Assumed:
+        return Assumed(5, 5, Fraction(25))
+
+    def unpack() -> dict[str, int]:
+        material = find_material(labels_of(each("a", "b")), None, tmp_path, foreign=assumed)
+        found, failed = features_of(material, None, assumed, unpacked=rows)
+        assert not failed
+        for name, held in found.items():
+            np.testing.assert_array_equal(held.values[3:9], values[name][3:9])
+        return {path.name: path.stat().st_mtime_ns for path in rows.glob("*.npy")}
+
+    first = unpack()
+    assert len(first) == 2 and unpack() == first
+    values["b"] = np.concatenate([values["b"], -values["b"]])
+    np.savez_compressed(tmp_path / "b.npz", feats=values["b"])
+    assert len(unpack()) == 3

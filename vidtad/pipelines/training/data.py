@@ -1,17 +1,18 @@
 """From labels and folders to what training needs: which file belongs to which video, features, and the split."""
 
 import hashlib
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from vidtad.arrays import SUFFIXES, arrays_among, arrays_in
+from vidtad.arrays import SUFFIXES, arrays_among, arrays_in, file_of
 from vidtad.errors import InputError
-from vidtad.features import Assumed, Features, load_features
-from vidtad.files import VIDEO_SUFFIXES
+from vidtad.features import Assumed, Features, StoredRows, load_features
+from vidtad.files import VIDEO_SUFFIXES, atomic_write
 from vidtad.labels import Check, Duration, Labels, check, video_id
 from vidtad.pipelines.extraction import Decoding, LoadedExtractor, extract_file
 from vidtad.video import probe
@@ -88,13 +89,14 @@ def _raise_none(
 
 
 def _inside(folder: Path | None, suffixes: Collection[str]) -> list[Path]:
-    """Files of a folder and its subfolders, hidden ones left out."""
+    """Files of a folder and its subfolders, but for hidden ones and those that trainings keep beside a bundle."""
     if folder is None:
         return []
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     found = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in suffixes)
-    return [p for p in found if p.is_file() and not any(x.startswith(".") for x in p.relative_to(folder).parts)]
+    apart = re.compile(r"\..*|.*\.safetensors\.work")
+    return [p for p in found if p.is_file() and not any(map(apart.fullmatch, p.relative_to(folder).parts))]
 
 
 def _by_name(files: Sequence[Path], place: Path | None, what: str) -> dict[str, list[Path]]:
@@ -151,10 +153,12 @@ def features_of(
     extraction: Extraction | None,
     foreign: Foreign | None = None,
     *,
+    unpacked: Path | None = None,
     progress: Callable[[str, int, int], None] = lambda name, done, total: None,
 ) -> tuple[dict[str, Features], dict[str, str]]:
     """Features (`StoredRows`) of every video that is there, made where missing; and why some could not be.
 
+    Arrays in other files than .npy are copied into the folder `unpacked`: no part of them can be read by itself.
     Raises InputError when features of different making meet, or none is left.
     """
     found: dict[str, Features] = {}
@@ -166,13 +170,26 @@ def features_of(
                 path = _extract(material.videos[name], extraction)
             else:
                 path = material.features[name]
-            found[name] = load_features(path, foreign(name, path) if foreign else None, stored=True)
+            held = load_features(path, foreign(name, path) if foreign else None, stored=True)
+            found[name] = held if unpacked is None or path.suffix.lower() == ".npy" else _unpacked(held, path, unpacked)
         except InputError as error:
             failed[name] = str(error)
     if not found:
         raise InputError(f"no video gave features: {next(iter(failed.values()))}")
     one_kind(found)
     return found, failed
+
+
+def _unpacked(held: Features, path: Path, folder: Path) -> Features:
+    """The same with its rows in a .npy file of `folder`, written unless that was done from the same file before."""
+    file = file_of(path)
+    stat = file.stat()
+    mark = repr((str(file.resolve()), path.name, stat.st_size, stat.st_mtime_ns))
+    target = folder / f"{hashlib.sha256(mark.encode()).hexdigest()[:24]}.npy"
+    if not target.exists():
+        with atomic_write(target) as written:
+            np.save(written, held.values[:], allow_pickle=False)
+    return replace(held, values=StoredRows(target))  # type: ignore[arg-type]
 
 
 def _extract(video: Path, extraction: Extraction) -> Path:

@@ -18,6 +18,9 @@ from vidtad.pipelines.training.extractor import Sampling
 from vidtad.pipelines.training.recipes import RECIPES
 from vidtad.video import VideoInfo
 
+DOWNLOADED = "downloaded"
+"""The weights of a provenance that nobody knows more of."""
+
 
 @dataclass(frozen=True)
 class Adopted:
@@ -137,7 +140,7 @@ def _joined(paths: Sequence[Path], parts: Sequence[np.ndarray], *, shortest: boo
 
 def _provenance(kind: FeatureKind, source_sha256: str = "") -> Provenance:
     settings = {"fps": None if kind.fps is None else str(kind.fps)}
-    return Provenance(kind.extractor, kind.channels, "downloaded", source_sha256=source_sha256, settings=settings)
+    return Provenance(kind.extractor, kind.channels, DOWNLOADED, source_sha256=source_sha256, settings=settings)
 
 
 def _kinds(model: str, preset: str) -> dict[int, FeatureKind]:

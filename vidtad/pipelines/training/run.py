@@ -17,7 +17,7 @@ from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation
 from vidtad.evaluation.protocols import protocol_named
 from vidtad.extractors import find, streams_of
-from vidtad.features import Features, StoredRows, content_sha256, sidecar_of
+from vidtad.features import Features, StoredRows, content_sha256
 from vidtad.files import sha256, write_json, write_text
 from vidtad.labels import Check, Duration, Labels, cleaned, read_labels
 from vidtad.pipelines.extraction import Decoding
@@ -32,7 +32,7 @@ from vidtad.pipelines.training.data import (
     find_material,
     split_videos,
 )
-from vidtad.pipelines.training.downloaded import assumption
+from vidtad.pipelines.training.downloaded import DOWNLOADED, assumption
 from vidtad.pipelines.training.extractor import (
     Chosen,
     Sampling,
@@ -244,6 +244,7 @@ def _features(
         material,
         extraction,
         _foreign(job, labels),
+        unpacked=job.work / "rows",
         progress=lambda name, done, total: watcher.progress("features", done, total, name),
     )
     if not part.rank:
@@ -252,7 +253,7 @@ def _features(
         watcher.say(f"problem: {name} is left out: {reason}")
     if failed and job.strict:
         raise InputError(f"{len(failed)} videos gave no features (--strict); the reasons are given above")
-    bare = next((name for name, held in features.items() if not sidecar_of(_place(held)).exists()), None)
+    bare = next((name for name, held in features.items() if _is_bare(held)), None)
     if bare is not None:
         kind, grid = features[bare].provenance.extractor or "unknown", features[bare].grid
         watcher.say(
@@ -340,6 +341,11 @@ def _digest(job: TrainingJob, plan: Plan, data: Data) -> str:
     segments = [(v.name, v.segments.round(6).tolist(), v.labels.tolist()) for v in data.training]
     parts = [plan.to_json(), job.seed, job.model, data.classes, making, segments, data.split.validation]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _is_bare(held: Features) -> bool:
+    """Whether no sidecar says what these are."""
+    return not held.provenance.source_sha256 and held.provenance.weights in ("", DOWNLOADED)
 
 
 def _place(held: Features) -> Path:
