@@ -183,6 +183,29 @@ def test_large_files_come_first_and_devices_in_turn(tmp_path: Path) -> None:
     assert {record.value.split()[-1] for record in found.values()} == {"cpu", "meta"}
 
 
+def test_large_files_elsewhere_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    sizes = {"small.mp4": 10, "large.mp4": 3000, "middle.mp4": 200, "refused.mp4": 9000}
+    for name, length in sizes.items():
+        memory.pipe_file(f"/longest/{name}", bytes(length))
+    (tmp_path / "here.mp4").write_bytes(bytes(1000))
+    info = type(memory).info
+
+    def info_but_of_one(self: object, path: str, **options: object) -> object:
+        if path.endswith("refused.mp4"):
+            raise PermissionError(13, "denied")
+        return info(self, path, **options)
+
+    monkeypatch.setattr(type(memory), "info", info_but_of_one)
+    away = Path("memory://longest")
+    paths = [away / "small.mp4", away / "refused.mp4", away / "gone.mp4", away / "large.mp4", tmp_path / "here.mp4"]
+    paths += [away / "middle.mp4", Path("nosuchprotocol://bucket/x.mp4")]
+    found = [path.name for path in longest_first(paths)]
+    memory.rm("/longest", recursive=True)
+    assert found[:4] == ["large.mp4", "here.mp4", "middle.mp4", "small.mp4"]
+    assert found[4:] == ["refused.mp4", "gone.mp4", "x.mp4"], "what tells no size goes last, in the given order"
+
+
 @given(st.lists(st.text(min_size=1), max_size=30), st.integers(1, 9))
 def test_shards_are_disjoint_and_together_complete(names: list[str], parts: int) -> None:
     paths = [Path("folder") / name.replace("/", "_").replace("\0", "_") for name in names]

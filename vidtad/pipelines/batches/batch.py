@@ -12,9 +12,10 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vidtad.errors import InputError, RunError
+from vidtad.errors import InputError, RunError, VidtadError
 from vidtad.pipelines.batches.engines import Fleet, Item, Part, Pool, Record, Serial, Setup, Task, Watch
 from vidtad.pipelines.batches.ray_engine import RayActors
+from vidtad.remote import size
 
 DEATHS = 2
 """Workers an item may take with it before it is given up."""
@@ -180,16 +181,17 @@ def _whole(item: Item) -> Path:
 def longest_first(items: Sequence[Path]) -> list[Path]:
     """Largest files first, so that no long one is left for the end; ties in the given order.
 
-    By bytes, not by duration: this process opens no video, so that none can take the whole run with it.
+    By bytes, here or as the storage elsewhere tells them, not by duration: this process opens no video, so that none
+    can take the whole run with it. What tells no size goes last.
     """
 
-    def size(path: Path) -> int:
+    def bytes_of(path: Path) -> int:
         try:
-            return path.stat().st_size
-        except OSError:
+            return size(path) or 0
+        except (OSError, VidtadError):  # its worker will say what is wrong with it
             return 0
 
-    return sorted(items, key=size, reverse=True)
+    return sorted(items, key=bytes_of, reverse=True)
 
 
 def parse_shard(text: str) -> tuple[int, int]:
