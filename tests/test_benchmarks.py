@@ -62,3 +62,13 @@ def test_the_report_page_is_measured(tmp_path: Path) -> None:
         assert 0 <= line[part]["call"]["median_ms"] <= line[part]["two_frames"]["median_ms"]
     assert line["moving"]["median_ms"] > 0
     assert len(list(tmp_path.glob("*.png"))) == 3
+
+
+def test_reading_is_measured_against_the_steps_it_feeds() -> None:
+    done = run("reading.py", "--tiny")
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(line["files"], line["case"]) for line in lines] == [
+        (files, case) for files in (".npy", ".npz") for case in ("actionformer", "react", "react-contrastive")
+    ]
+    assert all(line["read_s"] > 0 and line["share"] > 0 for line in lines)
