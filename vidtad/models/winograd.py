@@ -18,7 +18,7 @@ from torch import Tensor, nn
 POINTS = (0.0, 0.75, -0.75, 1.5, -1.5)
 TILE, KERNEL = 4, 3
 SIDE = TILE + KERNEL - 1
-HELD = 96 * 2**20
+HELD = 48 * 2**20
 """Bytes of transformed inputs and outputs that are held at once."""
 LARGEST = 2**18
 """Pairs of channels (times taps) of a kernel beyond which four times its memory is too much to spend."""
