@@ -199,7 +199,7 @@ def test_downloads_of_one_array_train_and_detect_as_they_are(
     out = tmp_path / "m.safetensors"
     printed = run(f"vidtad train --features {tmp_path / 'f'} --annotations {tmp_path / 'a.json'} --model actionformer "
                   f"--preset {preset} --out {out}")  # fmt: skip
-    assert "published" in printed and "here, validation" in printed
+    assert "published" in printed and "here, validation" in printed and "next: vidtad detect FEATURES" in printed
     copies = list((tmp_path / "m.safetensors.work").glob("rows/*.npy"))
     assert len(copies) == (0 if suffix == ".npy" else 6)
     bundle = load_bundle(out)

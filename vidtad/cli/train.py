@@ -303,7 +303,9 @@ def show(result: "Trained") -> None:
     elif "validation" in result.scores:
         typer.echo("no segment on validation is right at tIoU 0.5: do not expect useful detections")
     typer.echo(f"report: {result.report}; log: {result.log}")
-    typer.echo(f"next: vidtad detect VIDEO --model {result.path}")
+    bundle = result.bundle
+    videos = bundle.extractor_weights is not None or bundle.extractor_checkpoint is not None
+    typer.echo(f"next: vidtad detect {'VIDEO' if videos else 'FEATURES'} --model {result.path}")
 
 
 def show_people(result: "PeopleTrained") -> None:
