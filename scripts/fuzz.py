@@ -39,9 +39,9 @@ def features(path: Path) -> None:
     """A feature array without a sidecar."""
     from fractions import Fraction
 
-    from vidtad.features import Grid, load_features
+    from vidtad.features import Assumed, load_features
 
-    load_features(path, Grid.regular(Fraction(25), 4, 16, 1))
+    load_features(path, Assumed(4, 16, Fraction(25)))
 
 
 def sidecar(path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from tests.bundles import seeded_actionformer, seeded_react
 from vidtad.bundle import load_bundle
 from vidtad.errors import InputError, RunError
-from vidtad.features import Features, Grid, Provenance, load_features
+from vidtad.features import Assumed, Features, Grid, Provenance, load_features
 from vidtad.models.react import ReActOutput
 from vidtad.pipelines.temporal import ReActDetector, detect_features, load_detector
 from vidtad.video import VideoInfo
@@ -129,8 +129,8 @@ def test_rows_of_unknown_origin_are_taken_for_the_detectors_and_the_timeline_say
     made.bundle = replace(made.bundle, channels=(("rgb", made.bundle.width - 8), ("flow", 8)))
     values = rows(40, made.bundle.width)
     np.save(tmp_path / "v.npy", values)
-    grid = Grid.regular(Fraction(25), made.bundle.sampling["stride"], made.bundle.sampling["window"], 40)
-    features = load_features(tmp_path / "v.npy", grid)
+    sampling = made.bundle.sampling
+    features = load_features(tmp_path / "v.npy", Assumed(sampling["stride"], sampling["window"], Fraction(25)))
     warning = detect_features(features, made, "v").detector["warnings"]
     assert len(warning) == 1 and warning[0].startswith("v: no sidecar") and "\n" not in warning[0]
     assert f"{made.bundle.extractor} features, channels in the order rgb {made.bundle.width - 8}, flow 8" in warning[0]
