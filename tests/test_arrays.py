@@ -150,3 +150,21 @@ def test_without_h5py_it_says_what_to_install(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(InputError, match=r"pip install 'vidtad\[hdf5\]'"):
         arrays_in(tmp_path / "a.h5")
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_hdf5_files_with_wrong_bytes_are_one_sentence_or_read(tmp_path: Path, seed: int) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["a"] = VALUES
+        file.create_dataset("b", data=VALUES, chunks=(7, 4), compression="gzip")
+    random = np.random.default_rng(seed)
+    data = bytearray((tmp_path / "a.h5").read_bytes())
+    for place in random.integers(0, len(data), 8).tolist():
+        data[place] = int(random.integers(256))
+    (tmp_path / "a.h5").write_bytes(data)
+    try:
+        for path in arrays_in(tmp_path / "a.h5"):
+            load_features(path, ASSUMED)
+    except InputError as error:
+        assert "\n" not in str(error)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vidtad.errors import InputError
+from vidtad.errors import InputError, VidtadError
 
 HDF5 = (".h5", ".hdf5")
 GROUPS = ((".npy",), (".npz",), HDF5, (".csv",))
@@ -139,7 +139,12 @@ def _hdf5(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise InputError(f"{path}: not a readable HDF5 file; get it again") from error
     with file:
-        yield file
+        try:
+            yield file
+        except VidtadError:
+            raise
+        except Exception as error:  # whatever the library says about the bytes that it meets
+            raise InputError(f"{path}: damaged; get it again") from error
 
 
 def _own(file: Any, name: str) -> Any:
@@ -154,10 +159,7 @@ def _own(file: Any, name: str) -> Any:
 
 
 def _dataset(path: Path, file: Any) -> Any:
-    try:
-        found = _own(file, path.name)
-    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
-        raise InputError(f"{path}: damaged; get {path.parent.name} again") from error
+    found = _own(file, path.name)
     if found is None:
         raise InputError(f"{path}: there is no array of this name in {path.parent.name}")
     if found.size and found.size * found.dtype.itemsize > LARGEST:
