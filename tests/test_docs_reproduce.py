@@ -228,6 +228,20 @@ def test_detecting_and_evaluating_gives_the_score_of_the_training(
     assert scored["mAP"] == pytest.approx(trained["mAP"]) and max(scored["mAP"]) > 0
 
 
+def test_features_as_they_are_give_what_adopted_ones_give(tmp_path: Path, small_recipes: None) -> None:
+    annotate(tmp_path / "a.json", ("training", "validation"), ("jump", "swim"), (0, 1))
+    features(tmp_path / "down", 2304, suffix=".npz")
+    adopt_features("actionformer", "epic100-verb", tmp_path / "a.json", [tmp_path / "down"], tmp_path / "adopted")
+    records = []
+    for folder in ("down", "adopted"):
+        out = tmp_path / f"{folder}.safetensors"
+        run(f"vidtad train --features {tmp_path / folder} --annotations {tmp_path / 'a.json'} --model actionformer "
+            f"--preset epic100-verb --out {out}")  # fmt: skip
+        log = next(tmp_path.glob(f"{folder}.safetensors.work/training-*/log.jsonl"))
+        records.append((log.read_text(), load_bundle(out).scores, load_bundle(out).sampling))
+    assert records[0] == records[1]
+
+
 def test_scores_of_a_hundred_bins_train_as_they_are(tmp_path: Path, small_recipes: None) -> None:
     annotate(tmp_path / "a.json", ("training", "validation"), ("jump", "swim"), (0, 1))
     features(tmp_path / "csv", 400, prefix="v_", suffix=".csv", rows=100)

@@ -185,7 +185,8 @@ def sidecar_of(path: Path) -> Path:
 class Assumed:
     """What rows without a sidecar are taken for: `stride` frames apart, `span` frames each, at `fps`.
 
-    With `fps` None the rows are spread evenly over `duration_s` seconds. `provenance`: what made them, where known.
+    `duration_s`: of the video, where it is known; with `fps` None the rows are spread evenly over it. `provenance`:
+    what made them, where known.
     """
 
     stride: int
@@ -237,9 +238,7 @@ def load_features(
             f"{path}: no sidecar {sidecar.name} beside it; pass --fps, --stride and --window to say when its rows are"
         )
     grid = foreign.grid(path, len(values))
-    end_s = float(grid.seconds(len(values) - 0.5))
-    if foreign.fps is None and foreign.duration_s:
-        end_s = foreign.duration_s
+    end_s = foreign.duration_s or float(grid.seconds(len(values) - 0.5))
     video = VideoInfo(path=str(path), width=0, height=0, fps=grid.fps, duration_s=end_s, frames=None)
     provenance = foreign.provenance or Provenance(extractor="", channels=(("", values.shape[1]),))
     if check_hash:

@@ -43,7 +43,7 @@ def train(
     out: Annotated[Path, typer.Option(help="The bundle to write, such as mine.safetensors.")],
     videos: Annotated[Path | None, typer.Option(help="Folder of the labelled videos.")] = None,
     features: Annotated[
-        Path | None, typer.Option(help="Folder of feature files, instead of videos or to keep theirs in.")
+        Path | None, typer.Option(help="Folder (or HDF5 file) of features, instead of videos or to keep theirs in.")
     ] = None,
     model: Annotated[
         str,

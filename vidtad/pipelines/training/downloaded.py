@@ -59,7 +59,7 @@ def assumption(labels: Labels, asked: Sampling, model: str, preset: str | None) 
         if asked.fps is None and sampled.spread and duration_s is not None:
             return Assumed(stride, window, None, duration_s, provenance)
         rate = asked.fps or (None if sampled.fps is None else Fraction(sampled.fps))
-        return Assumed(stride, window, rate or _stated_fps(labels, number_of[name]), None, provenance)
+        return Assumed(stride, window, rate or _stated_fps(labels, number_of[name]), duration_s, provenance)
 
     return assumed
 

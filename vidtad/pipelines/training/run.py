@@ -258,7 +258,8 @@ def _features(
         kind, grid = features[bare].provenance.extractor or "unknown", features[bare].grid
         watcher.say(
             f"features without a sidecar are taken for {kind}: rows of {grid.span} frames every {grid.stride}, in "
-            f"{bare} at {float(grid.fps):.4g} a second"
+            f"{bare} at {float(grid.fps):.4g} a second: they end at {grid.seconds(len(grid) - 0.5):.1f} s, "
+            f"the video at {features[bare].video.duration_s:.1f} s"
         )
     chosen = chosen or extractor_of_features(next(iter(features.values())), job.weights)
     for note in () if chosen is None else chosen.notes:
