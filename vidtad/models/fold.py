@@ -94,7 +94,7 @@ class Planar(nn.Module):
         batch, time, height, width, channels = x.shape
         shape = (batch, time, height * width) if self.in_time else (batch * time, height, width)
         flat = x.reshape(*shape, channels).movedim(-1, 1)
-        flat = F.conv2d(flat, self.weight, self.bias, self.stride, self.padding, self.dilation).movedim(1, -1)
+        flat = by_onednn(flat, self.weight, self.bias, self.stride, self.padding, self.dilation).movedim(1, -1)
         sides = (-1, height, width) if self.in_time else (time, *flat.shape[1:3])
         return flat.reshape(batch, *sides, flat.shape[-1]).movedim(-1, 1)
 
@@ -108,17 +108,25 @@ def planar(network: nn.Module) -> nn.Module:
     return network
 
 
+Sides = tuple[int, ...]
+
+
+def by_onednn(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Sides, padding: Sides, dilation: Sides, groups: int = 1
+) -> Tensor:
+    """`F.conv2d`, on a CPU by oneDNN: with a single thread PyTorch would take slower matrix products."""
+    if x.device.type != "cpu" or x.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
+        return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+    return torch.mkldnn_convolution(x, weight, bias, padding, stride, dilation, groups)
+
+
 class Pointwise(nn.Conv2d):
-    """A 1x1 convolution by oneDNN on a CPU: with a single thread PyTorch would take a slower matrix product."""
+    """A convolution `by_onednn`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """As `Conv2d`."""
-        if x.device.type != "cpu" or x.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
-            return super().forward(x)
         assert isinstance(self.padding, tuple)
-        return torch.mkldnn_convolution(
-            x, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups
-        )
+        return by_onednn(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
 
 def pointwise(network: nn.Module) -> nn.Module:

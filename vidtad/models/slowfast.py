@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vidtad.errors import InputError
+from vidtad.models.fold import joined
 from vidtad.models.loading import load_exactly
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -209,7 +210,7 @@ class _Fuse(nn.Module):
         lateral = self.conv_f2s(pair[1])
         if self.bn is not None:
             lateral = torch.relu_(self.bn(lateral))
-        return torch.cat([pair[0], lateral], dim=1), pair[1]
+        return joined([pair[0], lateral]), pair[1]
 
 
 class SlowFast(nn.Module):

@@ -44,6 +44,8 @@ class FastTrunk(nn.Module):
         parts = clips.split(1) if clips.device.type == "cpu" else (clips,)
         with exact(clips.device, self.dtype):
             found = [self.trunk(part.to(self.dtype)) for part in parts]
+        if len(found) == 1:
+            return tuple(maps.float() for maps in found[0])
         return tuple(torch.cat(maps).float() for maps in zip(*found, strict=True))
 
 
