@@ -11,7 +11,7 @@ from vidtad.errors import InputError, RunError
 from vidtad.models.react import ReAct, ReActConfig
 from vidtad.models.react_losses import LossConfig
 from vidtad.postprocess import react_detections
-from vidtad.training.loop import Schedule, train
+from vidtad.training.loop import Schedule, learns_in, train
 from vidtad.training.react import ReActHead, ReActWindows, TrainingVideo
 
 CONFIG = ReActConfig(
@@ -222,6 +222,25 @@ def test_nothing_to_learn_from_is_said() -> None:
     wide = TrainingVideo("w", np.zeros((40, 7), np.float32), np.array([[1.0, 9.0]]), np.array([0]))
     with pytest.raises(InputError, match="widths"):
         ReActWindows([*planted_videos(1), wide])
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "preset", "expected"),
+    [
+        ("auto", "cpu", None, "float32"),
+        ("auto", "cuda", None, "bfloat16"),
+        ("auto", "cuda:1", "thumos14", "float32"),
+        ("bf16", "cuda", "thumos14", "bfloat16"),
+        ("float32", "cuda", None, "float32"),
+    ],
+)
+def test_what_a_network_learns_in(asked: str, device: str, preset: str | None, expected: str) -> None:
+    assert learns_in(asked, device, preset) == expected
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(InputError, match="--precision fp16: training knows auto, float32, bf16"):
+        learns_in("fp16", "cuda")
 
 
 def test_mixed_precision_follows_the_same_path(tmp_path: Path) -> None:

@@ -95,6 +95,9 @@ def train(
     ] = None,
     freeze_trunk: Annotated[bool, typer.Option("--freeze-trunk", help="People: the head alone learns.")] = False,
     device: Device = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of learning: float32 or bf16; auto is bf16 on a GPU, float32 for presets and people.")
+    ] = "auto",
     batch: Batch = 8,
     decoder: Decoder = "pyav",
     strict: Annotated[bool, typer.Option("--strict", help="Stop when the labels are not clean.")] = False,
@@ -132,6 +135,7 @@ def train(
         "epochs": epochs,
         "seed": seed,
         "device": pick_device(device),
+        "precision": precision,
         "batch": batch,
         "preset": preset,
     }

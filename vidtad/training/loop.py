@@ -75,6 +75,23 @@ class Stateful(Protocol):
         """Take up again what `state` gave."""
 
 
+Precision = Literal["float32", "bfloat16"]
+LEARNING: dict[str, Precision] = {"float32": "float32", "bf16": "bfloat16"}
+"""What `--precision` calls the formats a network may learn in."""
+
+
+def learns_in(precision: str, device: str, preset: str | None = None) -> Precision:
+    """What a network computes in while it learns (its weights are float32): `auto`, `float32` or `bf16`.
+
+    `auto` is bf16 on a GPU, and float32 elsewhere and for presets, as they were published. Raises InputError.
+    """
+    if precision == "auto":
+        return "bfloat16" if torch.device(device).type == "cuda" and preset is None else "float32"
+    if precision not in LEARNING:
+        raise InputError(f"--precision {precision}: training knows auto, {', '.join(LEARNING)}")
+    return LEARNING[precision]
+
+
 @dataclass(frozen=True)
 class Schedule:
     """The optimiser and its learning rate over time; the defaults are ReAct on THUMOS14 as released.
@@ -103,7 +120,7 @@ class Schedule:
     momentum: float = 0.9
     clip_norm: float | None = None
     ema: float | None = None
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     checkpoint_steps: int = 1000
     evaluate_from: int = 0
 

@@ -15,6 +15,7 @@ from vidtad.extractors.person_presets import TRUNKS
 from vidtad.models.acfb import REPORTED
 from vidtad.models.action_transformer import ActionTransformer, I3dTrunk
 from vidtad.models.people_losses import TransformerLosses
+from vidtad.pipelines.people import training
 from vidtad.pipelines.people.bundle import load_network
 from vidtad.pipelines.people.detection import PeopleDetector, PeopleOptions
 from vidtad.pipelines.people.recipes import ACAR_R50, PEOPLE_PRESETS
@@ -70,6 +71,16 @@ def test_every_head_becomes_a_bundle_that_detects(model: str, labelled: Path, tm
     options = PeopleOptions(boxes=labelled / "labels.csv")
     timeline = PeopleDetector(replace(bundle, decoding={"action_score": 0.0}), options)(video)
     assert {len(person.actions) for person in timeline.people[video.stem]} == {len(bundle.classes)}
+
+
+def test_learning_in_bf16_needs_a_gpu(labelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="people learn in bf16 on a GPU alone"):
+        job(labelled, tmp_path / "mine.safetensors", precision="bf16")
+    with pytest.raises(InputError, match="--precision half"):
+        job(labelled, tmp_path / "mine.safetensors", precision="half")
+    asked = job(labelled, tmp_path / "mine.safetensors", precision="bf16", device="cuda")
+    assert training._schedule(asked, None).precision == "bfloat16"
+    assert training._schedule(replace(asked, precision="auto"), None).precision == "float32"
 
 
 def test_a_second_call_goes_on_and_ends_alike(labelled: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from vidtad.pipelines.people.recipes import find_preset, shortened
 from vidtad.pipelines.people.scores import Scorer
 from vidtad.pipelines.people.starting import pretrained, starting_network, usual_trunk
 from vidtad.training.distributed import join, wait
-from vidtad.training.loop import Schedule, train
+from vidtad.training.loop import Schedule, learns_in, train
 from vidtad.training.people import Augmentation, Clips, Keyframe, PeopleHead, fill_banks
 
 BATCHES = 1500
@@ -48,10 +48,11 @@ class PeopleJob:
     bundle to go on from (its trunk, and its head where that is of the same kind and size); for `acfb` also a
     trained `acar` bundle, which then fills the bank (trunk and bank stay as they are while the head learns).
     `weights`: of the trunk instead: a file, a checkpoint id, `random` or `random:SEED`; None without a `start`: that
-    of `PRETRAINED`. `config`: the head's, for other sizes than the published or those of `start`. `schedule`: None for
-    one scaled to the data. `convention`: None for the trunk's. `freeze_trunk`: only the head learns. `preset`: a name
-    of `recipes.PEOPLE_PRESETS`, for what is None of schedule, augmentation and, without a `start`, trunk and config.
-    `losses`: sampling and weights, of the Action Transformer (None: published ones).
+    of `starting.PRETRAINED`. `config`: the head's, for other sizes than the published or those of `start`.
+    `schedule`: None for one scaled to the data. `convention`: None for the trunk's. `freeze_trunk`: only the head
+    learns. `preset`: a name of `recipes.PEOPLE_PRESETS`, for what is None of schedule, augmentation and, without a
+    `start`, trunk and config. `losses`: sampling and weights, of the Action Transformer (None: published ones).
+    `precision`: see `learns_in`; `auto` is float32. Raises InputError for an unknown one, and for bf16 on a CPU.
     """
 
     annotations: Path
@@ -74,6 +75,12 @@ class PeopleJob:
     freeze_trunk: bool = False
     seed: int = 0
     device: str = "cpu"
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        lower = learns_in(self.precision, self.device) != "float32"
+        if lower and self.device == "cpu":
+            raise InputError("people learn in bf16 on a GPU alone: on a CPU, PyTorch's gradients of 3D maps may be NaN")
 
     @property
     def work(self) -> Path:
@@ -279,11 +286,13 @@ def with_preset(job: PeopleJob) -> PeopleJob:
 
 def _schedule(job: PeopleJob, head: PeopleHead) -> Schedule:
     """Asked for; else from nothing AdamW at 1e-3, from trained weights at 1e-4; about `BATCHES` batches, cosine."""
+    precision = learns_in("float32" if job.precision == "auto" else job.precision, job.device)
     if job.schedule is not None:
-        return job.schedule
+        return job.schedule if job.precision == "auto" else replace(job.schedule, precision=precision)
     epochs = job.epochs or min(100, max(5, round(BATCHES / head.steps(0))))
     lr = 1e-4 if head.network.freeze_norm else 1e-3
-    return Schedule(epochs=epochs, lr=lr, decay="cosine", warmup_epochs=min(1.0, 0.05 * epochs), clip_norm=1.0)
+    warmup = min(1.0, 0.05 * epochs)
+    return Schedule(epochs=epochs, lr=lr, decay="cosine", warmup_epochs=warmup, clip_norm=1.0, precision=precision)
 
 
 def _bundle(

@@ -47,7 +47,7 @@ from vidtad.pipelines.training.scoring import Data, Scorer, final_outcome
 from vidtad.pipelines.training.settings import Facts, Plan, Published, Recipe, planned, with_options
 from vidtad.pipelines.training.watching import Watcher, board_of, reporter
 from vidtad.training.distributed import join, wait
-from vidtad.training.loop import train
+from vidtad.training.loop import learns_in, train
 from vidtad.training.react import TrainingVideo
 
 
@@ -58,10 +58,9 @@ class TrainingJob:
     `videos` or `features` (or both: then features are looked for, and put, in that folder). `val_fraction` as in
     `split_videos`. `frame_rate`: of label files that count frames. `protocol`: None for that of the preset, else
     THUMOS14's. `video_scores`: file of class scores of whole videos, which then name what the head finds when it is
-    scored. `tensorboard`: also write the curves for TensorBoard. `options`: entries of
-    `Plan.options` to replace, such as {"losses": {"mid_quality": "l1"}} for ReAct as its paper says.
-    Beside `out` a folder `<out>.work` holds features,
-    checkpoints and the log.
+    scored. `precision`: see `learns_in`. `tensorboard`: also write the curves for TensorBoard. `options`: entries of
+    `Plan.options` to replace, such as {"losses": {"mid_quality": "l1"}} for ReAct as its paper says. Beside `out` a
+    folder `<out>.work` holds features, checkpoints and the log. Raises InputError for an unknown precision.
     """
 
     annotations: Path
@@ -79,12 +78,16 @@ class TrainingJob:
     protocol: str | None = None
     frame_rate: float | None = None
     device: str = "cpu"
+    precision: str = "auto"
     decoding: Decoding = field(default_factory=Decoding)
     batch: int = 8
     strict: bool = False
     video_scores: Path | None = None
     tensorboard: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        learns_in(self.precision, self.device, self.preset)
 
     @property
     def work(self) -> Path:
@@ -136,7 +139,7 @@ def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
     labels, material, found = _checked(job, watcher)
     features, chosen = _features(job, labels, material, watcher)
     data = _data(job, recipe, labels, features, watcher)
-    plan = with_options(planned(recipe, data.facts, job.preset, job.epochs, job.device), job.options)
+    plan = with_options(planned(recipe, data.facts, job.preset, job.epochs, job.device, job.precision), job.options)
     published = plan.published
     for reason in plan.reasons:
         watcher.say(f"settings: {reason}")

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
-import torch
 
 from vidtad.actionformer_presets import FeatureKind
 from vidtad.errors import InputError
@@ -18,7 +17,7 @@ from vidtad.models.react import ReAct, ReActConfig
 from vidtad.models.react_losses import LossConfig
 from vidtad.pipelines.options import known_fields
 from vidtad.pipelines.training.augment import spliced
-from vidtad.training.loop import Head, Schedule
+from vidtad.training.loop import Head, Schedule, learns_in
 from vidtad.training.react import ReActHead, ReActWindows, TrainingVideo
 from vidtad.windows import react_windows
 
@@ -239,10 +238,12 @@ def with_options(plan: Plan, asked: Mapping[str, Any]) -> Plan:
     return replace(plan, options=merged, reasons=(*plan.reasons, f"as asked: {', '.join(sorted(asked))}"))
 
 
-def planned(recipe: Recipe, facts: Facts, preset: str | None, epochs: int | None, device: str) -> Plan:
-    """The recipe's plan with the user's number of epochs; half precision where a GPU computes.
+def planned(
+    recipe: Recipe, facts: Facts, preset: str | None, epochs: int | None, device: str, precision: str = "auto"
+) -> Plan:
+    """The recipe's plan with the user's number of epochs and `precision` (see `learns_in`).
 
-    Raises InputError for an unknown preset.
+    Raises InputError for an unknown preset or precision.
     """
     if preset is not None and preset not in recipe.presets:
         known = ", ".join(recipe.presets)
@@ -258,7 +259,6 @@ def planned(recipe: Recipe, facts: Facts, preset: str | None, epochs: int | None
         if options.get("contrastive_epochs"):
             options["contrastive_epochs"] = min(round(options["contrastive_epochs"] * scale), epochs - 1)
         plan = replace(plan, options=options)
-    if torch.device(device).type == "cuda" and preset is None:
-        schedule = replace(schedule, precision="bfloat16")
+    schedule = replace(schedule, precision=learns_in(precision, device, preset))
     how = f"{schedule.epochs} epochs{', as asked' if epochs is not None else ''}, learning rate {schedule.lr:g}"
     return replace(plan, schedule=schedule, reasons=(*plan.reasons, how))
