@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.clips import clip_of_kind, number_of, numbered_frames, write_clip, write_sound
-from vidtad.errors import InputError
+from vidtad.errors import InputError, VidtadError
 from vidtad.video import DecodeReport, open_video, probe
 
 FASTSTART = {"movflags": "faststart"}
@@ -258,3 +258,46 @@ def test_durations_in_headers_may_lie(tmp_path: Path) -> None:
     assert numbers == list(range(30))
     assert report.duration_s == pytest.approx(1)
     assert report.warnings == ()
+
+
+def bitten(data: bytes, seed: int) -> bytes:
+    """`data` cut off, or with some bits turned, in the headers every other time."""
+    random = np.random.default_rng(seed)
+    if seed % 4 == 0:
+        return data[: int(random.integers(1, len(data)))]
+    changed = bytearray(data)
+    end = min(len(data), 1500) if seed % 2 else len(data)
+    for at in random.integers(0, end, int(random.integers(1, 12))):
+        changed[at] ^= 1 << int(random.integers(0, 8))
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", ["mp4", "mkv", "ts", "avi"])
+def test_flipped_bits_and_cuts_give_frames_or_one_sentence(kind: str, tmp_path: Path) -> None:
+    codec = "mpeg4" if kind == "avi" else "libx264"
+    whole = write_clip(tmp_path / f"whole.{kind}", numbered_frames(10), codec=codec).read_bytes()
+    path, odd, outcomes = tmp_path / f"x.{kind}", [], {"frames": 0, "refused": 0}
+
+    def look() -> None:
+        for seed in range(40):
+            path.write_bytes(bitten(whole, seed))
+            try:
+                probe(path)
+                video = open_video(path)
+                frames = sum(frame.rgb().ndim == 3 for frame in video)
+                outcomes["frames"] += 1
+                if frames != video.report.frames or not frames:
+                    odd.append((seed, f"{frames} frames, {video.report.frames} reported"))
+            except VidtadError as error:
+                outcomes["refused"] += 1
+                if not str(error).startswith(str(path)) or "\n" in str(error):
+                    odd.append((seed, str(error)))
+            except Exception as error:
+                odd.append((seed, repr(error)))
+
+    watch = threading.Thread(target=look, daemon=True)
+    watch.start()
+    watch.join(timeout=240)
+    assert not watch.is_alive(), "a damaged file holds the reader up"
+    assert not odd and sum(outcomes.values()) == 40
+    assert outcomes["frames"] and outcomes["refused"], outcomes
