@@ -86,6 +86,41 @@ def predictions(path: Path) -> None:
     read_predictions(path)
 
 
+def convert(path: Path) -> None:
+    """What `vidtad convert` reads: files of annotation tools, subtitles, tables."""
+    from fractions import Fraction
+
+    from vidtad.formats.interchange import read_any
+    from vidtad.video import VideoInfo
+
+    read_any(path, {"m": VideoInfo("m.mp4", 64, 48, Fraction(25), 9.0, 225)})
+
+
+def video(path: Path) -> None:
+    """A video container, described and decoded within `VIDEO_S` seconds."""
+    import signal
+    import threading
+
+    from vidtad.video import open_video, probe
+
+    def late(*_: object) -> None:
+        raise TimeoutError(f"more than {VIDEO_S} s for one small clip")
+
+    timed = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGALRM, late) if timed else None
+    if timed:
+        signal.alarm(VIDEO_S)
+    try:
+        probe(path)
+        for frame in open_video(path):
+            frame.rgb()
+    finally:
+        if timed:
+            signal.alarm(0)
+            signal.signal(signal.SIGALRM, before)
+
+
+VIDEO_S = 20
 SEGMENT = {"label": "walk", "segment": [1.0, 2.0], "score": 0.5}
 VIDEO = {"path": "m.mp4", "width": 64, "height": 48, "fps": 25.0, "fps_exact": "25", "duration_s": 9.0, "frames": 225}
 TIMELINE = {
@@ -96,6 +131,16 @@ TIMELINE = {
     "detector": {"name": "x", "classes": ["walk"], "warnings": []},
 }
 TRUTH = {"database": {"m": {"duration": 9.0, "subset": "validation", "annotations": [SEGMENT]}}}
+TOOLS = {
+    "srt": ".srt",
+    "vtt": ".vtt",
+    "elan": ".eaf",
+    "boris": ".tsv",
+    "via": ".json",
+    "labelstudio": ".json",
+    "cvat": ".xml",
+    "csv": ".csv",
+}
 TARGETS: dict[str, tuple[Reader, str, bytes]] = {
     "timeline": (timeline, "x.json", json.dumps(TIMELINE).encode()),
     "labels-json": (labels, "x.json", json.dumps(TRUTH).encode()),
@@ -107,6 +152,8 @@ TARGETS: dict[str, tuple[Reader, str, bytes]] = {
     "checkpoint": (checkpoint, "x.pth", b""),
     "ava": (ava, "x.csv", b"m,0902,0.1,0.2,0.5,0.9,12,0.7\n"),
     "boxes": (boxes, "x.csv", b"m,0902,0.1,0.2,0.5,0.9,,0.7\n"),
+    **{f"convert-{name}": (convert, f"m{suffix}", b"") for name, suffix in TOOLS.items()},
+    **{f"video-{kind}": (video, f"x.{kind}", b"") for kind in ("mp4", "mkv", "ts", "avi")},
     "predictions": (predictions, "x.json", json.dumps({"results": {"m": [SEGMENT]}}).encode()),
 }
 
@@ -116,6 +163,17 @@ def seeds(name: str, folder: Path) -> list[bytes]:
     _, _, seed = TARGETS[name]
     if seed:
         return [seed]
+    kind = name.partition("-")[2]
+    if name.startswith("convert-"):
+        from vidtad.formats.interchange import render
+        from vidtad.timeline import read_timeline
+
+        (folder / "timeline.json").write_text(json.dumps(TIMELINE))
+        made = render(read_timeline(folder / "timeline.json"), kind)
+        # Label Studio's second file is the look of its page, which nobody reads back.
+        return [text.encode() for part, text in made.items() if part.endswith(TOOLS[kind])]
+    if name.startswith("video-"):
+        return [clip(folder / f"seed.{kind}")]
     import io
     from fractions import Fraction
 
@@ -147,6 +205,21 @@ def seeds(name: str, folder: Path) -> list[bytes]:
     return [*files, buffer.getvalue()]
 
 
+def clip(path: Path) -> bytes:
+    """Eight frames of 64 x 48 pixels."""
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number in range(8):
+            picture = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 30 * number, np.uint8), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    return path.read_bytes()
+
+
 def main() -> None:
     """Fuzz the target that is named."""
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
@@ -166,6 +239,7 @@ def main() -> None:
         import vidtad.labels.check
         import vidtad.labels.reading
         import vidtad.pickles
+        import vidtad.video
         import vidtad.weights  # noqa: F401
         from vidtad.errors import VidtadError
     name = sys.argv.pop(1)
