@@ -18,14 +18,24 @@ VIDEO_SUFFIXES = frozenset(
 
 
 _temporaries: set[str] = set()
-"""Files of `atomic_write` that are not whole yet."""
+"""Files of `atomic_write` that are not whole yet, and those of locks that are held."""
 
 
 def remove_temporaries() -> None:
-    """Remove what `atomic_write` has begun and not finished, for a process that ends without leaving its blocks."""
+    """Remove what `atomic_write` has not finished and files of locks, for a process that ends inside such blocks."""
     for temporary in list(_temporaries):
         with suppress(OSError):
             os.unlink(temporary)
+
+
+@contextmanager
+def passing(path: str) -> Iterator[None]:
+    """While the block runs, `path` is a file that `remove_temporaries` removes."""
+    _temporaries.add(path)
+    try:
+        yield
+    finally:
+        _temporaries.discard(path)
 
 
 def make_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from vidtad.errors import RunError
-from vidtad.files import make_folder
+from vidtad.files import make_folder, passing
 
 _TAKEN = {errno.EACCES, errno.EAGAIN, errno.EDEADLK, getattr(errno, "EWOULDBLOCK", errno.EAGAIN)}
 PAUSE_S = 0.1
@@ -29,19 +29,20 @@ def claim(path: Path, what: str = "") -> Iterator[None]:
     """
     made = not os.path.exists(path.parent)
     file = _locked(path, what)
-    try:
-        yield
-    finally:
-        if os.name != "nt":
-            with suppress(OSError):
-                path.unlink()
-        file.close()
-        if os.name == "nt":  # an open file cannot be removed there, and one that others wait for stays
-            with suppress(OSError):
-                path.unlink()
-        if made:
-            with suppress(OSError):
-                path.parent.rmdir()
+    with passing(str(path)):
+        try:
+            yield
+        finally:
+            if os.name != "nt":
+                with suppress(OSError):
+                    path.unlink()
+            file.close()
+            if os.name == "nt":  # an open file cannot be removed there, and one that others wait for stays
+                with suppress(OSError):
+                    path.unlink()
+            if made:
+                with suppress(OSError):
+                    path.parent.rmdir()
 
 
 @contextmanager

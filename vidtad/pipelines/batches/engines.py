@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
@@ -21,6 +20,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 from vidtad.errors import InputError, RunError, VidtadError, out_of_memory
 from vidtad.locks import Busy
+from vidtad.pipelines.batches.ending import GRACE_S, ends_when_told
 
 
 @dataclass(frozen=True)
@@ -330,7 +330,7 @@ class Pool:
         workers, self.workers = list(self.workers.values()), {}
         for one in workers:
             one.process.terminate()
-        deadline = time.monotonic() + 0.3
+        deadline = time.monotonic() + 5 * GRACE_S
         for one in workers:
             one.process.join(max(0.0, deadline - time.monotonic()))
             self._end(one)
@@ -361,11 +361,7 @@ def _environment(settings: dict[str, str]) -> Iterator[None]:
 
 def _serve(connection: Connection, task: Task, device: str, threads: int) -> None:
     """Life of a worker process: load, then one item after another, until the pipe closes."""
-    if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)  # Ctrl-C is for the parent, which ends this whole group
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    ends_when_told()
     try:
         use_device(device, None)
         work = task(device)
@@ -388,12 +384,3 @@ def _serve(connection: Connection, task: Task, device: str, threads: int) -> Non
     with suppress(EOFError, OSError), closing(work) if isinstance(work, Holding) else nullcontext():
         while True:
             connection.send(("records", records(work, connection.recv(), progress)))
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        if hasattr(os, "killpg"):
-            os.killpg(0, signal.SIGKILL)
-        os._exit(1)
