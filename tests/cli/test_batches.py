@@ -97,8 +97,8 @@ def arguments(command: str, clips: Path, bundle: Path, out: Path) -> tuple[objec
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "workers"),
-    [("extract", ()), ("extract", ("--workers", 2)), ("detect", ())],
-    ids=["extract serial", "extract pool", "detect serial"],
+    [("extract", ()), ("extract", ("--workers", 2)), ("detect", ()), ("detect", ("--workers", 2))],
+    ids=["extract serial", "extract pool", "detect serial", "detect pool"],
 )
 def test_kill_9_and_rerun(command: str, clips: Path, bundle: Path, tmp_path: Path, workers: tuple[object, ...]) -> None:
     out = tmp_path / "out"
