@@ -118,11 +118,12 @@ def actors() -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="no way to see the actors")
-def test_losses_do_not_change_a_byte(cluster: Any, tmp_path: Path) -> None:
+def test_losses_do_not_change_a_byte(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vidtad.pipelines.batches.tasks import ExtractTask
 
+    monkeypatch.setattr("vidtad.pipelines.batches.ray_engine.ASK_EVERY_S", 0.2)  # it is what calls `lose`
     frames = numbered_frames(300)
-    clips = [write_clip(tmp_path / f"{n}.mp4", [f for _ in range(n) for f in frames], 25) for n in (1, 3)]
+    clips = [write_clip(tmp_path / f"{n}.mp4", [f for _ in range(n) for f in frames], 25) for n in (2, 9)]
     lost = []
 
     def lose(worker: int, item: object, done: int, total: int | None) -> None:
