@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from vidtad.errors import InputError, VidtadError
+from vidtad.formats.document import is_decimal
 
 HDF5 = (".h5", ".hdf5")
 GROUPS = ((".npy",), (".npz",), HDF5, (".csv",))
@@ -94,7 +95,7 @@ def _read(path: Path) -> Any:
     if suffix == ".csv":
         with open(path, encoding="utf-8-sig") as file:
             first = file.readline().split(",")[0].strip().strip('"')
-            titled = not _is_number(first)
+            titled = not is_decimal(first)
         return np.loadtxt(path, np.float32, delimiter=",", skiprows=int(titled), ndmin=2, encoding="utf-8-sig")
     if suffix in HDF5:
         raise InputError(f"{path}: holds an array a video; name one as {path}/NAME")
@@ -112,14 +113,6 @@ def _from_npz(path: Path) -> np.ndarray:
         raise InputError(f"{path}: unpacks to more than {LARGEST >> 30} GiB")
     with np.load(path, allow_pickle=False) as held:
         return held[name]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _checked(path: Path, values: Any) -> Any:

@@ -1,10 +1,6 @@
 """`vidtad train` of heads that say who does what, through the command line, with a trunk that one core trains."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +10,7 @@ from tests.bundles import seeded_react
 from tests.cli.test_detect import run
 from tests.pipelines.people.test_detection import SEEN, a_bundle
 from tests.pipelines.people.test_training import labelled
+from tests.torchrun import by_two
 from vidtad.bundle import load_bundle, save_bundle
 from vidtad.errors import InputError
 from vidtad.pipelines.people import training
@@ -161,23 +158,7 @@ def test_two_processes_share_the_work_and_one_writes(labelled: Path, tmp_path: P
     start = save_bundle(a_bundle("acar", decoding=SEEN), tmp_path / "acar.safetensors")
     out = tmp_path / "mine.safetensors"
     more = ("--model", "acfb", "--start", start, "--epochs", 2, "--val-fraction", 0.25, "--device", "cpu")
-    words = [sys.executable, "-m", "vidtad", *map(str, command(labelled, out, *more))]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            words,
-            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    said = by_two(*command(labelled, out, *more))
     assert "next: vidtad detect" in said[0][0] and said[1][0] == ""
     alone = tmp_path / "alone.safetensors"
     assert run(*command(labelled, alone, *more)).exit_code == 0

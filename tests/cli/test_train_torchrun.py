@@ -1,15 +1,12 @@
 """`vidtad train` of a temporal head by two processes, as torchrun starts them."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.pipelines.training.test_run import run, write_planted
+from tests.torchrun import by_two
 from vidtad.bundle import load_bundle
 
 
@@ -19,23 +16,7 @@ def test_two_processes_train_one_actionformer_and_one_writes(tmp_path: Path) -> 
     more = ("--annotations", truth, "--features", tmp_path, "--model", "actionformer", "--stride", 5, "--window", 5,
             "--epochs", 1, "--val-fraction", 0.2, "--device", "cpu")  # fmt: skip
     out, alone = tmp_path / "two.safetensors", tmp_path / "one.safetensors"
-    words = [sys.executable, "-m", "vidtad", "train", *map(str, more), "--out", str(out)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            words,
-            env={**os.environ, **place, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    said = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
+    by_two("train", *more, "--out", out)
     assert run("train", *more, "--out", alone).exit_code == 0
     logs = []
     for path in (out, alone):

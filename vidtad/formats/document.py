@@ -93,6 +93,15 @@ def is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) < 10
 
 
+def is_decimal(text: str) -> bool:
+    """Whether this reads as a number of any kind."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def csv_rows(text: str) -> Iterator[list[str]]:
     """Rows of CSV text, one at a time. Raises InputError when it is none, such as a file with null bytes."""
     try:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from vidtad.errors import InputError
-from vidtad.formats.document import SegmentColumns, read_text
+from vidtad.formats.document import SegmentColumns, is_decimal, read_text
 from vidtad.formats.tables import Annotations, Findings, Predictions
 
 CLASS_FILE = re.compile(r"(?P<label>.+)_(?P<subset>test|val)\.txt")
@@ -89,7 +89,7 @@ def class_list(path: Path) -> dict[str, int]:
 def is_detections(text: str) -> bool:
     """Whether the first line is `video start end class_id score`."""
     words = text[:1000].lstrip().split("\n", 1)[0].split()
-    return len(words) == 5 and not _is_number(words[0]) and all(map(_is_number, words[1:]))
+    return len(words) == 5 and not is_decimal(words[0]) and all(map(is_decimal, words[1:]))
 
 
 def predictions(text: str, findings: Findings) -> Predictions:
@@ -134,11 +134,3 @@ def detections_text(predicted: Predictions, ids: dict[str, int] | None = None) -
 def video_name(text: str) -> str:
     """The name without `.mp4` or `.mpeg`, as the kits compare it."""
     return text.removesuffix(".mp4").removesuffix(".mpeg")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
