@@ -1,4 +1,4 @@
-"""Everything that is measured on a GPU, in one run: network, whole extraction, optical flow, heads, people.
+"""Everything that is measured on a GPU, in one run: network, whole extraction, flow, resizing, heads, people.
 
     python benchmarks/gpu.py                            some ten minutes; writes benchmarks/results/gpu-<name>.json
     python benchmarks/gpu.py --cases network flow       some of it
@@ -6,9 +6,9 @@
 
 One JSON line a measurement. Without a GPU it says so and exits with 2. Weights are seeded and random, the video is made
 for the run. Baselines, named in each line, are in the same run: the card's own matrix product in the same format, the
-network without decoding, OpenCV's TV-L1 on one thread, one window at a time, local attention by `unfold`, float32, and
-clip by clip with PyAV and the published network. `ratio`: how many times ours is quicker, or the fraction of the
-baseline's rate where the baseline is a limit (`fraction`).
+network without decoding, OpenCV's TV-L1 and Pillow on one thread, one window at a time, local attention by `unfold`,
+float32, and clip by clip with PyAV and the published network. `ratio`: how many times ours is quicker, or the fraction
+of the baseline's rate where the baseline is a limit (`fraction`).
 """
 
 import argparse
@@ -42,6 +42,7 @@ class Sizes:
     repeats: int = 10
     frames: int = 3000
     height: int = 256
+    pictures: tuple[tuple[int, int], ...] = ((720, 1280), (1080, 1920), (2160, 3840))
     chunks: tuple[int, ...] = (16, 64, 256)
     steps: tuple[int, ...] = (2304, 20000)
     react_steps: int = 21600
@@ -49,7 +50,7 @@ class Sizes:
     clip_s: int = 60
 
 
-TINY = Sizes("tiny3d", False, ("bf16", "float32"), 64, (2,), 1, 48, 64, (2,), (64,), 300, 32, 3)
+TINY = Sizes("tiny3d", False, ("bf16", "float32"), 64, (2,), 1, 48, 64, ((300, 400),), (2,), (64,), 300, 32, 3)
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,30 @@ def flow(bench: Bench) -> Iterator[Line]:
         }
 
 
+def shrinking(bench: Bench) -> Iterator[Line]:
+    """Pillow's resizing to a short side of 256, on the device and back, against Pillow itself on one thread."""
+    import torch
+
+    from vidtad.extractors.preprocess import target_size
+    from vidtad.extractors.shrink import by_device, by_pillow, order_of
+
+    device = torch.device(bench.device)
+    for height, width in bench.sizes.pictures:
+        picture = np.random.default_rng(3).integers(0, 256, (height, width, 3), np.uint8)
+        size = target_size(height, width, 256, "pillow")
+        found = order_of((height, width), size, device)
+        ours = bench.seconds(lambda p=picture, s=size: by_device(p, s, device))  # type: ignore[misc]
+        alone = bench.seconds(lambda p=picture, s=size: by_pillow(p, s))  # type: ignore[misc]
+        yield {
+            "case": f"shrinking-{width}x{height}",
+            "ours": {"pictures_per_s": round(1 / ours, 1), "on_the_device": found is not None},
+            "baseline_name": "Pillow, one thread",
+            "baseline": {"pictures_per_s": round(1 / alone, 1)},
+            "ratio": round(alone / ours, 2),
+            "equal": bool(np.array_equal(by_device(picture, size, device), by_pillow(picture, size))),
+        }
+
+
 def detector(bench: Bench, head: str, precision: str) -> Any:
     """A temporal detector of released size (or a tiny one) with seeded weights."""
     import torch
@@ -344,6 +369,7 @@ CASES: dict[str, Callable[[Bench], Iterator[Line]]] = {
     "network": network,
     "extraction": whole,
     "flow": flow,
+    "shrinking": shrinking,
     "react": react,
     "actionformer": actionformer,
     "acar": acar,

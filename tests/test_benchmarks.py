@@ -27,9 +27,10 @@ def test_everything_that_waits_for_a_gpu_runs(tmp_path: Path) -> None:
     assert kept["measurements"] == lines
     assert kept["tiny"] and kept["machine"]["torch"] == torch.__version__
     kinds = {line["case"].partition("-")[0] for line in lines}
-    assert kinds == {"network", "extraction", "tvl1", "react", "actionformer", "acar"}
+    assert kinds == {"network", "extraction", "tvl1", "shrinking", "react", "actionformer", "acar"}
     assert all(isinstance(line.get("ratio", line.get("fraction")), float) for line in lines)
     assert all(line["mean_difference_px"] < 0.05 for line in lines if line["case"].startswith("tvl1"))
+    assert all(line["equal"] for line in lines if line["case"].startswith("shrinking"))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")

@@ -175,7 +175,7 @@ class ClipExtractor:
         settings = self.convention
         height, width = target_size(rgb.shape[0], rgb.shape[1], settings.resize, settings.interpolation)
         size = max(height, settings.crop), max(width, settings.crop)
-        picture = resized(rgb, size, settings.interpolation)
+        picture = resized(rgb, size, settings.interpolation, self.device)
         cropped = centre_crop(picture, settings.crop, half_to_even=settings.interpolation in HALF_TO_EVEN)
         return np.ascontiguousarray(cropped)
 

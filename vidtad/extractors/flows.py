@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vidtad.errors import InputError, RunError, out_of_memory
 from vidtad.extractors.base import ClipConvention, ClipExtractor, TimedFrame, Wanted
-from vidtad.extractors.preprocess import resized, target_size
+from vidtad.extractors.preprocess import CPU, resized, target_size
 from vidtad.flow import BOUND, FlowMethod, flow_of, grey, levels_video_features, quantise
 
 CHUNK = 16
@@ -37,9 +37,9 @@ class Picture:
 class Sized:
     """A decoded frame brought to the size flow is computed at, once, when first asked."""
 
-    def __init__(self, frame: TimedFrame, convention: ClipConvention):
+    def __init__(self, frame: TimedFrame, convention: ClipConvention, device: torch.device = CPU):
         self.frame: TimedFrame | None = frame
-        self.time_s, self.convention = frame.time_s, convention
+        self.time_s, self.convention, self.device = frame.time_s, convention, device
         self._picture: np.ndarray | None = None
         self._grey: np.ndarray | None = None
 
@@ -55,7 +55,7 @@ class Sized:
             assert self.frame is not None
             rgb, settings = self.frame.rgb(), self.convention
             size = target_size(rgb.shape[0], rgb.shape[1], settings.resize, settings.interpolation)
-            self._picture, self.frame = resized(rgb, size, settings.interpolation), None
+            self._picture, self.frame = resized(rgb, size, settings.interpolation, self.device), None
         return self._picture
 
 
@@ -126,16 +126,20 @@ def levels_of(flow: np.ndarray, rule: str) -> np.ndarray:
 
 
 def flow_pairs(
-    frames: Iterable[TimedFrame], convention: ClipConvention, method: FlowMethod, wanted: Wanted
+    frames: Iterable[TimedFrame],
+    convention: ClipConvention,
+    method: FlowMethod,
+    wanted: Wanted,
+    device: torch.device = CPU,
 ) -> Iterator[Pair]:
     """The pairs of neighbouring frames; the flow of wanted ones is computed CHUNK at a time.
 
-    At most 2 * CHUNK frames are waited for.
+    At most 2 * CHUNK frames are waited for. `device`: see `resized`.
     """
     waiting: list[Pair] = []
     pending: list[Pair] = []
     at_once = CHUNK
-    for number, (first, second) in enumerate(pairwise(Sized(frame, convention) for frame in frames)):
+    for number, (first, second) in enumerate(pairwise(Sized(frame, convention, device) for frame in frames)):
         waiting.append(Pair(first, second, method))
         if wanted(number):
             pending.append(waiting[-1])
@@ -172,9 +176,8 @@ class FlowExtractor(ClipExtractor):
     def pairs(self, frames: Iterable[TimedFrame], wanted: Wanted) -> Iterator[Pair]:
         """The pairs of neighbouring frames; see `flow_pairs`."""
         keep = self.keep
-        for number, pair in enumerate(
-            flow_pairs(frames, self.convention, self.method, wanted if keep is None else lambda number: True)
-        ):
+        solved = wanted if keep is None else lambda number: True
+        for number, pair in enumerate(flow_pairs(frames, self.convention, self.method, solved, self.device)):
             if keep is not None:
                 keep(number, pair.levels())
             yield pair

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from vidtad.errors import InputError
 from vidtad.extractors.keyframes import KeyframeConvention
-from vidtad.extractors.preprocess import resized, target_size
+from vidtad.extractors.preprocess import CPU, resized, target_size
 
 Prepared = tuple[np.ndarray, ...]
 
@@ -63,14 +64,19 @@ def every(seconds: float) -> Iterator[float]:
 
 
 def preparation(
-    convention: KeyframeConvention, resizes: Iterable[int | tuple[int, int]] = ()
+    convention: KeyframeConvention,
+    resizes: Iterable[int | tuple[int, int]] = (),
+    device: torch.device = CPU,
 ) -> Callable[[np.ndarray], Prepared]:
-    """A function from a picture (H, W, 3) uint8 to it in each size of `resizes` (default: the convention's own)."""
+    """A function from a picture (H, W, 3) uint8 to it in each size of `resizes` (default: the convention's own).
+
+    `device`: see `resized`.
+    """
     wanted = tuple(resizes) or (convention.resize,)
 
     def prepare(rgb: np.ndarray) -> Prepared:
         sizes = (scaled_size(rgb.shape[0], rgb.shape[1], resize, convention.interpolation) for resize in wanted)
-        return tuple(np.ascontiguousarray(resized(rgb, size, convention.interpolation)) for size in sizes)
+        return tuple(np.ascontiguousarray(resized(rgb, size, convention.interpolation, device)) for size in sizes)
 
     return prepare
 

@@ -7,18 +7,25 @@
 | torchvision | torchvision's video models | the same; an odd margin starts the crop rounded half to even | truncated |
 | pillow | video_features (I3D), ACAR | Pillow bilinear on uint8, antialiased when shrinking | truncated |
 | float | TSP | bilinear on floats, no antialias, no rounding to grey levels | rounded half up |
+
+Pillow's costs ten times OpenCV's and more, so a GPU does it where there is one, with the same pixels (`shrink`).
+OpenCV's takes a processor about as long as handing the whole picture over would.
 """
 
 import cv2
 import numpy as np
-from PIL import Image
+import torch
 
 from vidtad.errors import InputError
+from vidtad.extractors.shrink import by_device, by_pillow
 
 INTERPOLATIONS = ("opencv", "opencv-floor", "torchvision", "pillow", "float")
 HALF_TO_EVEN = ("torchvision", "float")
 """Those whose crop begins at half an odd margin rounded half to even, others at its floor."""
 _ROUNDED_UP = ("opencv", "float")
+CPU = torch.device("cpu")
+RESIZING = ("cuda",)
+"""Kinds of devices that are given whole pictures to shrink."""
 
 
 def target_size(height: int, width: int, resize: int | tuple[int, int], interpolation: str) -> tuple[int, int]:
@@ -33,13 +40,19 @@ def target_size(height: int, width: int, resize: int | tuple[int, int], interpol
     return (resize, stretched) if height <= width else (stretched, resize)
 
 
-def resized(rgb: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
-    """(H, W, 3) uint8 -> (*size, 3) uint8, or float32 in 0-255 for "float"."""
+def resized(
+    rgb: np.ndarray, size: tuple[int, int], interpolation: str, device: torch.device = CPU
+) -> np.ndarray:
+    """(H, W, 3) uint8 -> (*size, 3) uint8, or float32 in 0-255 for "float".
+
+    `device` may be used to get there and changes nothing about the result.
+    """
     height, width = size
     if interpolation == "pillow":
         if rgb.shape[:2] == size:
             return rgb
-        return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR))
+        smaller = rgb.shape[0] > height or rgb.shape[1] > width
+        return by_device(rgb, size, device) if smaller and device.type in RESIZING else by_pillow(rgb, size)
     if interpolation == "float":
         rgb = rgb.astype(np.float32)
     if rgb.shape[:2] == size:

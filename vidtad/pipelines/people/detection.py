@@ -114,7 +114,7 @@ class PeopleDetector:
         with open_video(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict) as video:
             made = dict(identity if identity is not None else self.identity(path, decoding))
             times, given = self._times(name)
-            prepare = preparation(self.convention, self.options.scales)
+            prepare = preparation(self.convention, self.options.scales, torch.device(self.device))
             source = KeyframeClips(resample(video, self.convention.fps), times, self.convention, prepare)
             total = expected_frames(video.info, self.convention.fps)
 
