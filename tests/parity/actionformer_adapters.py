@@ -88,10 +88,16 @@ def padded(rows: list[np.ndarray], length: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def passed(model: ActionFormer, features: Tensor, mask: Tensor) -> tuple[dict[str, np.ndarray], ActionFormerOutput]:
-    """Everything a forward pass computes, by the fixtures' names (channels first), and its output."""
-    pyramid, _, masks = model.pyramid(model.embed(features, mask), mask)
-    output = model(features, mask)
+def passed(
+    model: ActionFormer, features: Tensor, mask: Tensor, total: int | None = None
+) -> tuple[dict[str, np.ndarray], ActionFormerOutput]:
+    """Everything a forward pass computes, by the fixtures' names (channels first), and its output.
+
+    `total`: the length the released code pads to, where `features` are padded to less.
+    """
+    embedded = model.embed(features, mask, 0, total)
+    pyramid, _, masks = model.pyramid(embedded, mask)
+    output = model.detect(embedded, mask)
     named: dict[str, np.ndarray] = {}
     for level, x in enumerate(pyramid):
         normed = model.neck(x, level)
@@ -162,7 +168,9 @@ def batch_and_long(manifest: Manifest, io: Arrays) -> dict[str, np.ndarray]:
     before = [candidates(manifest, output, video) for video in range(len(rows))]
     if "feats_long" in io:
         long = io["feats_long"]
-        _, output = passed(model, *padded([long], model.config.padded_length(long.shape[1])))
+        steps = long.shape[1]
+        cheap = padded([long], model.config.padded_length(steps))
+        _, output = passed(model, *cheap, model.config.official_length(steps))
         before.append(candidates(manifest, output, 0))
     after = [final(manifest, found, meta) for found, meta in zip(before, io["meta"], strict=True)]
     for prefix, parts in (("pre_nms", before), ("final", after)):
@@ -202,19 +210,21 @@ def sampled(manifest: Manifest, io: Arrays) -> dict[str, np.ndarray]:
     text = manifest["inputs"]["feats"]
     shape = re.search(r"\((\d+), ?(\d+)\), seed\) \* float32\(sqrt\((\d+)/2\)\)", text)
     numbers = re.search(r"fps ([\d.]+), feat_stride (\d+), num_frames (\d+)", manifest["inputs"]["meta"])
-    assert shape and numbers, text
+    lasts = re.search(r"duration \((\d+)\*(\d+)\+(\d+)\)/([\d.]+) s", manifest["inputs"]["meta"])
+    assert shape and numbers and lasts, text
     channels, rows, scale = map(int, shape.groups())
     fps, stride, window = map(float, numbers.groups())
     values = seeded.array("input:feats", (channels, rows), manifest["seed"]) * np.float32(np.sqrt(scale / 2))
     model = network(manifest)
     named, output = passed(model, *padded([values], model.config.official_length(rows)))
     outputs = {"valid_len": np.array([int((~mask).sum()) for mask in output.masks])}
+    every = int(re.search(r"channels 0,(\d+),", manifest["outputs"]["backbone.L, fpn.L"])[1])  # type: ignore[index]
     for level, valid in enumerate(outputs["valid_len"]):
         steps = io[f"idx.{level}"]
         outputs[f"idx.{level}"] = steps
         arrays = {kind: named[f"{kind}.{level}"][0] for kind in ("backbone", "fpn", "logits", "offsets")}
         for kind in ("backbone", "fpn"):
-            outputs[f"{kind}.{level}"] = arrays[kind][::16, steps]
+            outputs[f"{kind}.{level}"] = arrays[kind][::every, steps]
             arrays[kind] = arrays[kind].T
         for kind in ("logits", "offsets"):
             outputs[f"{kind}.{level}"] = arrays[kind][steps]
@@ -224,7 +234,8 @@ def sampled(manifest: Manifest, io: Arrays) -> dict[str, np.ndarray]:
     first = Detections(*(column[:64] for column in found))
     outputs |= {key.replace("pre_nms.", "pre_nms.first_"): array for key, array in as_arrays("pre_nms", first).items()}
     outputs["pre_nms.count_total"] = near(np.array([len(found.scores)]), io["pre_nms.count_total"], 5)
-    duration = (rows * stride + 12) / fps
+    steps_s = [float(number) for number in lasts.groups()]
+    duration = (steps_s[0] * steps_s[1] + steps_s[2]) / steps_s[3]
     kept = final(manifest, found, np.array([fps, duration, stride, window]))
     stored = Detections(*(io[f"final.{name}"] for name in ("segments", "scores", "labels")))
     return outputs | as_arrays("final", matched(kept, stored))
@@ -353,20 +364,31 @@ def training(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarr
     outputs["valid"] = np.concatenate([~mask[:, ::stride].numpy() for stride in config.strides], axis=1)
     outputs["positive"] = outputs["valid"] & hot.any(-1)
     rows = []
-    settings = [{"label_smoothing": 0}, {"label_smoothing": 0.2}, {"loss_weight": -1}]
-    for changes in ({}, *settings, {"center_sample": "none"}, {"init_loss_norm": 2000}):
+    for changes in settings_of(manifest["outputs"]["losses"]):
         head = fixed(manifest, io, features, mask, loss_config({**train, **changes}))
         with torch.no_grad():
             head.loss(head.held, Position(0, 0, 0))
         rows.append([*seen_row(head.seen[-1]), head.criterion.normaliser])
     outputs["losses"] = np.array(rows)
     outputs |= optimised(manifest, io, fixed(manifest, io, features, mask, given))
-    outputs["lr_curve"] = np.array([CURVE.factor(i, 1.0) * 1e-4 for i in range(len(io["lr_curve"]))])
+    outputs["lr_curve"] = learning_rates(manifest["outputs"]["lr_curve"])
     return outputs
 
 
-# "lr at iterations 0..105 for base 1e-4, 15 warmup steps, 105 total steps, eta_min 1e-8"
-CURVE = Schedule(epochs=105, decay="cosine", warmup_epochs=15, warmup_complete=True, floor=1e-4)
+def settings_of(text: str) -> list[dict[str, Any]]:
+    """What each row of losses changes, of "rows: config as given; label_smoothing 0; loss_weight -1 (...); ..."."""
+    named = [re.match(r"\s*(\w+) (none|radius|[-\d.]+)", part) for part in text.split(". Columns")[0].split(";")[1:]]
+    return [{}] + [{n[1]: n[2] if n[2] in ("none", "radius") else float(n[2].rstrip("."))} for n in named if n]
+
+
+def learning_rates(text: str) -> np.ndarray:
+    """Of "lr at iterations 0..105 for base 1e-4, 15 warmup steps, 105 total steps, eta_min 1e-8"."""
+    pattern = r"0\.\.(\d+) for base ([\d.e-]+), (\d+) warmup steps, (\d+) total steps, eta_min ([\d.e-]+)"
+    last, base, warmup, total, floor = map(float, re.search(pattern, text).groups())  # type: ignore[union-attr]
+    curve = Schedule(
+        epochs=int(total), decay="cosine", warmup_epochs=int(warmup), warmup_complete=True, floor=floor / base
+    )
+    return np.array([curve.factor(i, 1.0) * base for i in range(int(last) + 1)])
 
 
 def seen_row(found: Losses) -> list[float]:
@@ -391,7 +413,7 @@ def optimised(manifest: Manifest, io: Arrays, head: FixedBatch) -> dict[str, np.
         warmup_epochs=o["warmup_epochs"],
         warmup_complete=True,
         floor=1e-8 / o["learning_rate"],
-        clip_norm=o["clip_grad_l2norm"],
+        clip_norm=o["clip_grad_l2norm"] if o["clip_grad_l2norm"] > 0 else None,
         ema=o["ema_decay"],
     )
     run = _Run(head, schedule, Path("unused"), 0, torch.device("cpu"))
@@ -403,7 +425,9 @@ def optimised(manifest: Manifest, io: Arrays, head: FixedBatch) -> dict[str, np.
     rows = []
     for step in range(len(io["trajectory"])):
         record = run.step(head.held, Position(step // head.count, step % head.count, step))
-        rows.append([record["lr"], *seen_row(head.seen[-1]), head.criterion.normaliser, record["grad_norm"]])
+        left = torch.stack([p.grad.norm() for p in head.network.parameters() if p.grad is not None]).norm().item()
+        norm = record.get("grad_norm", left)  # without a limit what is left is what there was
+        rows.append([record["lr"], *seen_row(head.seen[-1]), head.criterion.normaliser, norm])
         if not step:
             grads = {f"grad_clipped.{key}": p.grad.numpy().copy() for key, p in head.network.named_parameters()}
     outputs["trajectory"] = np.array(rows)

@@ -109,7 +109,7 @@ def tvl1_flow(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndar
             outputs[f"{pair}/{variant}"] = computed
             if settings.epsilon:
                 errors = [
-                    np.linalg.norm(found - true, axis=2).mean() for found in (computed, io.arrays[f"{pair}/{variant}"])
+                    np.linalg.norm(found - true, axis=2).mean() for found in (computed, io[f"{pair}/{variant}"])
                 ]
                 assert abs(errors[0] - errors[1]) <= 0.015, f"{pair}/{variant}: end-point errors {errors}"
     return outputs

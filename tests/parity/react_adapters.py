@@ -266,7 +266,8 @@ def detection_losses(manifest: Manifest, io: Arrays) -> dict[str, np.ndarray]:
     features, mask = windows_of(manifest, io)
     targets = targets_of(io, len(features))
     output = model(features, mask)
-    terms = criterion.detection(model, output, targets)
+    classify = str(manifest["config"].get("ce_active", "yes")).startswith("yes")
+    terms = criterion.detection(model, output, targets, classify)
     outputs = matching(output, targets, criterion.config)
     last: Match = match(output.logits, output.segments, targets, criterion.config)[-1]
     hidden = criterion.ground_truth_hidden(model, output, targets, last)
