@@ -40,6 +40,14 @@ def test_padding_is_no_context() -> None:
     torch.testing.assert_close(network.run((slow, fast), boxes, [(0.6, 1.0)]).logits, found.logits)
 
 
+@pytest.mark.parametrize("share", [0.6, 0.7, 0.8, 0.9])
+def test_a_share_kept_in_single_precision_is_no_cell_more(share: float) -> None:
+    kept = torch.tensor([share]).tolist()[0]
+    maps = torch.randn(1, 8, 2, 6, 10), torch.randn(1, 4, 4, 6, 10)
+    found = head().run(maps, [torch.tensor([[0.0, 0.0, 0.4, 0.5]])], [(kept, 1.0)])
+    assert found.first_order[0].shape[3] == round(10 * share) - 2
+
+
 def test_scores_are_one_pose_and_independent_actions() -> None:
     scores = acar.scores(torch.zeros(2, 60))
     torch.testing.assert_close(scores[:, :13].sum(dim=1), torch.ones(2))
