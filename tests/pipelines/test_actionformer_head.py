@@ -47,7 +47,9 @@ def whole(model: ActionFormer, values: np.ndarray) -> list[tuple[torch.Tensor, t
     return [(scores[0, :n].sigmoid(), offsets[0, :n]) for scores, offsets, n in levels]
 
 
-@pytest.mark.parametrize("changes", [{}, {"positions": True}, {"relative": True}, {"layout": "opentad"}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"positions": True}, {"relative": True}, {"kernel": 5}, {"kernel": 1}, {"layout": "opentad"}]
+)
 @pytest.mark.parametrize("steps", [5, 29, 32, 33, 160, 161, 399])
 def test_pieces_give_what_one_pass_at_the_official_length_gives(
     steps: int, changes: dict, monkeypatch: pytest.MonkeyPatch

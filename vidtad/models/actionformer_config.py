@@ -114,11 +114,12 @@ class ActionFormerConfig:
     def padded_length(self, steps: int) -> int:
         """Smallest length that gives the released outputs.
 
-        One padded step on a level does to the valid ones what any number does, and none at all is different;
-        so each level gets one exactly if it has one at the official length.
+        As many padded steps on a level as a convolution reaches over (one, for kernels of 3) do to the valid ones
+        what any number does, and fewer do not; so each level gets these exactly if it has them at the official
+        length.
         """
         official, coarsest = self.official_length(steps), self.strides[-1]
-        shortest = (-(-steps // coarsest) + 1) * coarsest
+        shortest = (-(-steps // coarsest) + max(self.kernel // 2, 1)) * coarsest
         return min(shortest, official)
 
 
