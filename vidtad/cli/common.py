@@ -102,12 +102,13 @@ def find_inputs(paths: Iterable[Path], suffixes: frozenset[str], what: str) -> l
     return list(by_stem.values())
 
 
-def check_places(out: Path, ranges: int, keep_flow: Path | None = None) -> None:
+def check_places(out: Path, ranges: int, keep_flow: Path | None = None, flow_from: Path | None = None) -> None:
     """Raise InputError for outputs elsewhere that have to be on a disk of this machine, or shared by all."""
     from vidtad.remote import shown, url_of
 
-    if keep_flow is not None and url_of(keep_flow) is not None:
-        raise InputError(f"--keep-flow {shown(keep_flow)}: name a folder on this machine")
+    for option, folder in (("--keep-flow", keep_flow), ("--flow-from", flow_from)):
+        if folder is not None and url_of(folder) is not None:
+            raise InputError(f"{option} {shown(folder)}: name a folder on this machine")
     if ranges > 1 and url_of(out) is not None:
         raise InputError(f"--out {shown(out)}: with --ranges, name a folder that all workers share")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vidtad.errors import InputError
 from vidtad.extractors.base import PRECISIONS, ClipConvention, ClipExtractor, Extractor
-from vidtad.extractors.flows import FlowExtractor, TwoStream
+from vidtad.extractors.flows import GIVEN, FlowExtractor, Given, TwoStream
 from vidtad.extractors.presets import PRESETS, Preset
 from vidtad.flow import flow_of
 from vidtad.models.loading import load_exactly
@@ -25,6 +25,7 @@ PICTURE = ("resize", "crop", "interpolation")
 """Settings of a convention that make up the size of its pictures."""
 
 __all__ = [
+    "GIVEN",
     "PRECISIONS",
     "PRESETS",
     "Changes",
@@ -32,6 +33,7 @@ __all__ = [
     "ClipExtractor",
     "Extractor",
     "FlowExtractor",
+    "Given",
     "Preset",
     "TwoStream",
     "build",
@@ -71,13 +73,13 @@ def with_streams(name: str, streams: Sequence[str]) -> str:
 class Changes:
     """What replaces a preset's choice, where given: `window` and `stride` in frames, `fps` (None: the video's own).
 
-    `flow`, a method's name or a loaded RAFT, is for networks that see flow; `precision` is one of PRECISIONS.
+    `flow`, a method's name, a loaded RAFT or GIVEN, is for networks that see flow; `precision` is one of PRECISIONS.
     """
 
     window: int | None = None
     stride: int | None = None
     fps: Fraction | EllipsisType | None = ...
-    flow: "str | Raft | None" = None
+    flow: "str | Raft | Given | None" = None
     precision: str = "float32"
 
     def of(self, convention: ClipConvention, *, flow: bool) -> ClipConvention:

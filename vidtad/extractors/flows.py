@@ -20,6 +20,8 @@ CHUNK = 16
 
 Keep = Callable[[int, np.ndarray], None]
 """Takes the number of a pair and its flow in levels (h, w, 2) uint8."""
+Give = Callable[[int], np.ndarray]
+"""The flow of the pair of this number, from 0, in levels (h, w, 2) uint8 of the size flow is computed at."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,30 @@ class Pair:
     def set(self, levels: np.ndarray) -> None:
         """Take `levels` as the flow of this pair."""
         self._levels = levels
+
+
+class GivenPair(Pair):
+    """A pair whose flow is asked from `give` instead."""
+
+    def __init__(self, first: Sized, second: Sized, number: int, give: Give):
+        super().__init__(first, second, GIVEN)
+        self.number, self.give = number, give
+
+    def levels(self) -> np.ndarray:
+        """(h, w, 2) uint8, as given; not kept."""
+        return self.give(self.number)
+
+
+class Given:
+    """Stands in the place of a method where flow is given, not computed: see `FlowExtractor.give`."""
+
+    name = "pictures"
+
+    def __call__(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        raise InputError("this extractor computes no optical flow: say where the pictures of it are")
+
+
+GIVEN = Given()
 
 
 def solve(pairs: list[Pair], at_once: int = CHUNK) -> int:
@@ -156,10 +182,11 @@ class FlowExtractor(ClipExtractor):
 
     Frames are resized as the convention says before their flow is computed: its length scales with the picture.
     N frames give N - 1 pictures. `method` stands in for the one the convention names; `keep` is handed the flow of
-    every pair, in order.
+    every pair, in order. Where `give` is set, it is asked for the flow of pairs that are shown, and none is computed.
     """
 
     keep: Keep | None = None
+    give: Give | None = None
 
     def __init__(
         self,
@@ -174,8 +201,13 @@ class FlowExtractor(ClipExtractor):
         self.method = method or flow_of(convention.flow or "tvl1", device)
 
     def pairs(self, frames: Iterable[TimedFrame], wanted: Wanted) -> Iterator[Pair]:
-        """The pairs of neighbouring frames; see `flow_pairs`."""
-        keep = self.keep
+        """The pairs of neighbouring frames; see `flow_pairs`. Of given flow nothing is asked before it is shown."""
+        keep, give = self.keep, self.give
+        if give is not None:
+            sized = (Sized(frame, self.convention, self.device) for frame in frames)
+            for number, (first, second) in enumerate(pairwise(sized)):
+                yield GivenPair(first, second, number, give)
+            return
         solved = wanted if keep is None else lambda number: True
         for number, pair in enumerate(flow_pairs(frames, self.convention, self.method, solved, self.device)):
             if keep is not None:

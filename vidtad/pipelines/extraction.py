@@ -5,15 +5,18 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vidtad.errors import InputError
-from vidtad.extractors.stream import Clip, Rows, feature_rows
+from vidtad.extractors.preprocess import target_size
+from vidtad.extractors.stream import Clip, Rows, feature_rows, wanted_frames
 from vidtad.features import Features, Grid, Provenance, load_features, save_features, sidecar_of
 from vidtad.files import sha256
 from vidtad.locks import claim
-from vidtad.pipelines.extractors import LoadedExtractor, bundle_extractor, digest, keeping_flow, load_extractor
+from vidtad.pipelines.extractors import LoadedExtractor, bundle_extractor, digest, load_extractor
+from vidtad.pipelines.flow_pictures import FlowPictures, giving_flow, keeping_flow, stream_of_flow
 from vidtad.pipelines.scratch import Scratch
 from vidtad.video import VideoInfo, open_video, resample
 from vidtad.video.index import Inexact, read_index
@@ -81,18 +84,54 @@ def extract_file(
     overwrite: bool = False,
     progress: Progress = no_progress,
     keep_flow: Path | None = None,
+    flow_from: Path | None = None,
 ) -> Extracted:
     """Features of one video as `<out>/<stem>.npy` with its sidecar.
 
     A finished pair made by the same extractor, weights and settings from the same bytes is read back and kept; one
     made otherwise is never replaced unless `overwrite`. After a kill the rows computed so far are taken up again.
-    Optical flow, where there is any, is kept as pictures under `<keep_flow>/<stem>`. Raises InputError for an unusable
-    video, RunError for a failed write, Busy (a RunError) while another process is at work on it.
+    Optical flow, where there is any, is kept as pictures under `<keep_flow>/<stem>`, or taken from those under
+    `<flow_from>/<stem>` by an extractor loaded with flow=GIVEN; they are of its settings then, by their hash. Raises
+    InputError for an unusable video, or pictures that are missing or not of the size flow is seen at; RunError for a
+    failed write, Busy (a RunError) while another process is at work on it.
     """
     path, out = Path(path), Path(out)
     flow_folder = None if keep_flow is None else Path(keep_flow) / path.stem
-    with claimed(out, path), keeping_flow(loaded, flow_folder):
-        return _whole(_extract_claimed(path, loaded, out, decoding, batch, overwrite, progress, leaving=False))
+    with (
+        claimed(out, path),
+        keeping_flow(loaded, flow_folder),
+        _reading_flow(path, loaded, decoding, flow_from) as extractor,
+    ):
+        return _whole(_extract_claimed(path, extractor, out, decoding, batch, overwrite, progress, leaving=False))
+
+
+@contextmanager
+def _reading_flow(
+    path: Path, loaded: LoadedExtractor, decoding: Decoding, flow_from: Path | None
+) -> Iterator[LoadedExtractor]:
+    """The extractor, which while this is open takes its flow from the pictures of the video; they are checked first."""
+    if flow_from is None:
+        yield loaded
+        return
+    from vidtad.video import probe
+
+    settings = stream_of_flow(loaded, "--flow-from").convention
+    info, pictures = probe(path, fps=decoding.assumed_fps), FlowPictures.of(flow_from, path)
+    size = target_size(info.height, info.width, settings.resize, settings.interpolation)
+    pictures.check(size)
+    expected = expected_frames(info, settings.fps or info.fps) or 0
+    missing = pictures.first_missing(filter(wanted_frames(loaded.extractor.convention), range(expected - 1)))
+    if missing is not None and _has_pair(path, decoding, settings.fps, missing):
+        raise pictures.refusal(missing)
+    with giving_flow(loaded, lambda number: pictures.levels(number, size), pictures.sha256()) as giving:
+        yield giving
+
+
+def _has_pair(path: Path, decoding: Decoding, fps: "Fraction | None", number: int) -> bool:
+    """Whether there is a pair of frames of this number: headers, of damaged files above all, promise too many."""
+    with open_video(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict) as video:
+        frames = video if fps is None else resample(video, fps)
+        return sum(1 for _ in islice(frames, number + 2)) == number + 2
 
 
 def extract_in_steps(

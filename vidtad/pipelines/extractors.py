@@ -2,8 +2,7 @@
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidtad.errors import InputError, RunError
+from vidtad.errors import InputError
 from vidtad.extractors import (
     PRECISIONS,
     PRESETS,
     Changes,
     ClipExtractor,
+    Given,
     TwoStream,
     build,
     find,
@@ -24,7 +24,7 @@ from vidtad.extractors import (
     streams_of,
     with_streams,
 )
-from vidtad.files import atomic_write, sha256
+from vidtad.files import sha256
 from vidtad.flow import LEARNED
 from vidtad.registry import CHECKPOINTS
 
@@ -74,15 +74,15 @@ def load_extractor(
     window: int | None = None,
     stride: int | None = None,
     fps: "Fraction | None" = None,
-    flow: str | None = None,
+    flow: str | Given | None = None,
     precision: str = "auto",
 ) -> LoadedExtractor:
     """The extractor `name` with published, random or local weights; "rgb+flow" by name gives two streams.
 
     `weights`: None for the preset's published checkpoint (fetched when it is not in the cache), `random` or
     `random:SEED`, a checkpoint id, or the path of a checkpoint file in a published layout; for two streams one such
-    text for each, joined by a comma. `fps` resamples; None keeps the preset's choice. `flow`: method of optical flow;
-    the preset's own by default.
+    text for each, joined by a comma. `fps` resamples; None keeps the preset's choice. `flow`: method of optical flow,
+    the preset's own by default; GIVEN for flow that is there as pictures (`extract_file` says where).
     `precision`: see `pick_precision`.
     Raises InputError for an unknown name or unfit weights, RunError for a failed fetch.
     """
@@ -90,7 +90,10 @@ def load_extractor(
     texts = _one_each(weights, streams)
     precision = pick_precision(precision, device)
     flow = flow or next((own for part in streams.values() if (own := find(part).convention.flow) in LEARNED), None)
-    method, extra = _flow_method(flow, weights, device) if flow in LEARNED else (flow, {})
+    method: str | Raft | Given | None = flow
+    extra: Mapping[str, Any] = {}
+    if isinstance(flow, str) and flow in LEARNED:
+        method, extra = _flow_method(flow, weights, device)
     changes = Changes(window, stride, ... if fps is None else fps, method, precision)
     if weights is not None and _is_random(weights):
         seed = _seed(weights)
@@ -228,44 +231,3 @@ def digest(state: "Mapping[str, Tensor]") -> str:
         total.update(f"{key}{array.dtype}{array.shape}".encode())
         total.update(array.tobytes())
     return total.hexdigest()
-
-
-@contextmanager
-def keeping_flow(loaded: LoadedExtractor, folder: Path | None) -> Iterator[None]:
-    """While open, the flow of every pair is written to `folder` as denseflow does: `flow_x_00000.jpg`, `flow_y_...`.
-
-    JPEG of quality 95, levels of 0 to 255 for -20 to 20 pixels. None keeps nothing. Raises InputError for an extractor
-    that sees no flow, RunError (out of the frame stream) for a failed write.
-    """
-    if folder is None:
-        yield
-        return
-    extractor = loaded.extractor
-    stream = extractor.flow if isinstance(extractor, TwoStream) else extractor
-    if not hasattr(stream, "keep"):
-        raise InputError(
-            f"extractor {extractor.name} sees no optical flow to keep: add --stream rgb,flow or drop --keep-flow"
-        )
-    stream.keep = FlowFolder(folder)
-    try:
-        yield
-    finally:
-        stream.keep = None
-
-
-@dataclass(frozen=True)
-class FlowFolder:
-    """Pictures of optical flow on disk, an x and a y one a pair of frames, numbered from 0."""
-
-    folder: Path
-
-    def __call__(self, number: int, levels: np.ndarray) -> None:
-        """Write one pair's levels (h, w, 2) uint8. Raises RunError when that fails."""
-        import cv2
-
-        for axis, name in enumerate("xy"):
-            done, data = cv2.imencode(".jpg", np.ascontiguousarray(levels[..., axis]), [cv2.IMWRITE_JPEG_QUALITY, 95])
-            if not done:
-                raise RunError(f"{self.folder}: picture {number} of flow could not be encoded")
-            with atomic_write(self.folder / f"flow_{name}_{number:05d}.jpg") as file:
-                file.write(data.tobytes())

@@ -1,5 +1,6 @@
 """What a batch does to each of its inputs: small descriptions that travel to worker processes and load there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from vidtad.allocation import keep_freed_memory
 from vidtad.errors import InputError
-from vidtad.extractors import with_streams
+from vidtad.extractors import GIVEN, streams_of, with_streams
 from vidtad.pipelines.batches.away import Outputs, fetched, is_away, making, with_copies
 from vidtad.pipelines.batches.engines import Item, Part, ReportProgress, Work
 from vidtad.pipelines.batches.together import Together
@@ -19,6 +20,7 @@ from vidtad.pipelines.extraction import (
     extract_in_steps,
     load_extractor,
 )
+from vidtad.pipelines.flow_pictures import FlowPictures
 from vidtad.pipelines.people.timelines import bundle_for, worker_for
 from vidtad.pipelines.ranges import part_of_file
 from vidtad.pipelines.timelines import Job, TemporalWorker
@@ -49,21 +51,37 @@ class ExtractTask:
     stream: str | None = None
     flow: str | None = None
     keep_flow: Path | None = None
+    flow_from: Path | None = None
     precision: str = "auto"
     together: bool | None = None
+
+    def name(self) -> str:
+        """The extractor's full name. Raises InputError for an unknown one."""
+        return self.extractor if self.stream is None else with_streams(self.extractor, self.stream.split(","))
+
+    def check(self, videos: Sequence[Path]) -> None:
+        """Raise InputError, before weights are fetched, where no flow that is to be read can be, or is seen."""
+        if self.flow_from is None:
+            return
+        if "flow" not in streams_of(self.name()):
+            raise InputError(f"extractor {self.name()} sees no optical flow: add --stream rgb,flow or drop --flow-from")
+        if not self.flow_from.is_dir():
+            raise InputError(f"--flow-from {self.flow_from}: no such folder")
+        if len(videos) == 1:  # of several, a bad one does not stop the others
+            FlowPictures.of(self.flow_from, videos[0])
 
     def __call__(self, device: str) -> Work:
         """The work on one device: item -> what `--json` says of it; the values are on disk."""
         if device == "cpu":
             keep_freed_memory()
         loaded = load_extractor(
-            self.extractor if self.stream is None else with_streams(self.extractor, self.stream.split(",")),
+            self.name(),
             self.weights,
             device=device,
             window=self.window,
             stride=self.stride,
             fps=self.fps,
-            flow=self.flow,
+            flow=self.flow if self.flow_from is None else GIVEN,
             precision=self.precision,
         )
 
@@ -79,12 +97,15 @@ class ExtractTask:
 
             def here(path: Path, out: Path | None) -> dict[str, Any]:
                 assert out is not None
-                kept = self.keep_flow
-                return summary(path, extract_file(path, loaded, out, progress=progress, keep_flow=kept, **same))
+                flow: dict[str, Any] = {"keep_flow": self.keep_flow, "flow_from": self.flow_from}
+                return summary(path, extract_file(path, loaded, out, progress=progress, **flow, **same))
 
             if not is_away(item, outputs):
                 return here(item, self.out)
-            value, there = with_copies(item, outputs, here)
+            own = outputs
+            if self.flow_from is not None:
+                own = replace(outputs, key=making(key, FlowPictures.of(self.flow_from, item).sha256()))
+            value, there = with_copies(item, own, here)
             return summary_of(value, item, self.out) if there else value
 
         def start(item: Item, progress: ReportProgress) -> Steps[dict[str, Any]]:
@@ -92,8 +113,9 @@ class ExtractTask:
                 return work(item, progress)
             return summary(item, (yield from extract_in_steps(item, loaded, self.out, progress=progress, **same)))
 
-        # The flow of one video at a time can be kept.
-        if self.keep_flow is not None or not (device != "cpu" if self.together is None else self.together):
+        # The flow of one video at a time can be kept, or read.
+        alone = self.keep_flow is not None or self.flow_from is not None
+        if alone or not (device != "cpu" if self.together is None else self.together):
             return work
         return Together(start, loaded.extractor, self.batch)
 
