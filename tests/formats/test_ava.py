@@ -39,6 +39,16 @@ def test_rows_keys_and_empty_images(tmp_path):
     assert [finding.count for finding in read.findings] == [1, 1]
 
 
+def test_a_file_may_begin_with_an_empty_image_or_hold_nothing(tmp_path):
+    path = tmp_path / "gt.csv"
+    path.write_text("v,0902\nv,0903\nv,0904,0.1,0.2,0.3,0.4,12,0\n")
+    read = read_boxes(path)
+    assert len(read.images) == 3 and read.image.tolist() == [2]
+    path.write_text("")
+    assert read_boxes(path).images == ()
+    assert not is_rows("v,0902\n") and not is_rows("video,start\nv,0902,0.1,0.2,0.3,0.4,12,0\n")
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.tuples(st.sampled_from("vw"), st.integers(0, 2000), unit, unit, unit, unit, st.integers(1, 80), unit))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from vidtad.errors import InputError
-from vidtad.formats.document import csv_rows, first_row, named, numbers, parse_json, read_text
+from vidtad.formats.document import csv_rows, is_decimal, named, numbers, parse_json, read_text
 from vidtad.formats.tables import Finding, Findings
 from vidtad.timeline import Timeline
 
@@ -71,13 +71,18 @@ def ava_classes() -> tuple[AvaClass, ...]:
 
 
 def is_rows(text: str) -> bool:
-    """Whether this text starts with an AVA row of seven or eight columns."""
-    row = first_row(text)
-    return len(row) in (7, 8) and not np.isnan(numbers(row[1:6])).any()
+    """Whether the first row with more than `video,second` (an image without boxes) is an AVA row of 7 or 8 cells."""
+    try:
+        for row in csv_rows(text):
+            if row and (len(row) != 2 or not is_decimal(row[1])):
+                return len(row) in (7, 8) and not np.isnan(numbers(row[1:6])).any()
+    except InputError:
+        pass
+    return False
 
 
 def read_boxes(path: Path, ids: Mapping[str, int] | None = None) -> Boxes:
-    """Read AVA rows, a timeline with `people`, or a folder of such timelines.
+    """Read AVA rows (none, in an empty file), a timeline with `people`, or a folder of such timelines.
 
     ids: numbers of the class names of a timeline, AVA's own by default, and of rows whose action is a name; rows with
     an empty action are then people who do nothing. Raises InputError for anything else.
@@ -115,7 +120,7 @@ def _read(path: Path, ids: Mapping[str, int] | None) -> Boxes:
     if not files:
         raise InputError(f"{path}: no timeline (*.json) in this folder")
     texts = {file: read_text(file) for file in files}
-    if len(files) == 1 and is_rows(texts[files[0]]):
+    if len(files) == 1 and (is_rows(texts[files[0]]) or not texts[files[0]].strip()):
         return rows(texts[files[0]], findings, ids)
     people: list[list[Any]] = []
     names = ids if ids is not None else {entry.name: entry.id for entry in ava_classes()}
