@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from vidtad import extractors
 from vidtad.errors import InputError
@@ -20,6 +21,15 @@ def test_float_resizing_keeps_fractions_and_pillow_averages_when_shrinking() -> 
     assert preprocess.resized(stripes, (8, 9), "float").dtype == np.float32
     antialiased = preprocess.resized(stripes, (8, 8), "pillow")
     assert antialiased.std() < preprocess.resized(stripes, (8, 6), "opencv").std()
+
+
+@pytest.mark.parametrize("shape", [(719, 1281), (120, 161), (240, 320), (1080, 1920)])
+def test_float_resizing_is_tsps_to_five_digits(shape: tuple[int, int]) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    shares = torch.from_numpy(frame).permute(2, 0, 1).contiguous().float() / 255
+    wanted = torch.nn.functional.interpolate(shares[None], size=(128, 171), mode="bilinear", align_corners=False)[0]
+    found = preprocess.resized(frame, (128, 171), "float")
+    np.testing.assert_allclose(found / 255, wanted.permute(1, 2, 0).numpy(), atol=1e-6)
 
 
 def test_crop_margins() -> None:
