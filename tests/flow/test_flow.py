@@ -1,3 +1,5 @@
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -27,14 +29,57 @@ def pairs() -> tuple[np.ndarray, np.ndarray]:
 SHORT = flow.TvL1(scales=3, warps=2)
 
 
-@pytest.mark.parametrize("settings", [SHORT, flow.TvL1(scales=2, warps=2, inner=40, outer=1, median=1)])
-def test_batched_tvl1_is_opencvs(pairs, settings: flow.TvL1) -> None:
-    expected = flow.tvl1_opencv(*pairs, settings)
-    computed = flow.tvl1_torch(*pairs, settings)
-    assert computed.shape == (2, 40, 52, 2) and computed.dtype == np.float32
-    # Releases before 5 round the coordinates of warps.
-    tolerance = 1e-6 if tvl1.EXACT_REMAP else 0.05
-    assert np.percentile(np.abs(computed - expected), 99) <= tolerance
+def busy() -> tuple[np.ndarray, np.ndarray]:
+    """A pair with all that decides a branch: flat ground, edges, a patch that moves far, one that stays."""
+    first = np.full((61, 83), 90, np.uint8)
+    second = first.copy()
+    texture = picture(24, 30, 3)
+    first[8:32, 6:36], second[8:32, 13:43] = texture, texture
+    first[38:56, 50:76] = second[38:56, 50:76] = picture(18, 26, 4)
+    second[40:60, 2:12] = 255
+    return first[None], second[None]
+
+
+EVERY_SETTING = [
+    SHORT,
+    flow.TvL1(),
+    flow.TvL1(scales=2, warps=2, inner=40, outer=1, median=1),
+    flow.TvL1(scales=1, warps=1, epsilon=0, inner=7, outer=2, median=3),
+]
+
+
+@pytest.mark.parametrize("method", [flow.tvl1_torch, flow.tvl1_cpu])
+@pytest.mark.parametrize("settings", EVERY_SETTING)
+def test_tvl1_of_pytorch_and_of_compiled_loops_is_opencvs(pairs, method, settings: flow.TvL1) -> None:
+    for first, second in (pairs, busy()):
+        expected = flow.tvl1_opencv(first, second, settings)
+        computed = method(first, second, settings)
+        assert computed.shape == (*first.shape, 2) and computed.dtype == np.float32
+        if tvl1.EXACT_REMAP or method is flow.tvl1_cpu:
+            np.testing.assert_array_equal(computed, expected)
+        else:  # releases before 5 round the coordinates of warps
+            assert np.median(np.abs(computed - expected)) <= 0.05
+
+
+def test_without_numba_the_loops_are_opencvs(pairs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "vidtad.flow.tvl1_loops", raising=False)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    asked = []
+
+    def opencv(*given: object) -> np.ndarray:
+        asked.append(given)
+        return np.zeros(1)
+
+    monkeypatch.setattr(flow, "tvl1_opencv", opencv)
+    flow.flow_of("tvl1")(*pairs)
+    assert len(asked) == 1
+
+
+def test_all_pairs_of_a_chunk_are_solved_and_in_order(pairs) -> None:
+    first, second = (np.repeat(batch, 3, axis=0) for batch in pairs)
+    together = flow.tvl1_cpu(first, second, SHORT)
+    for i in range(len(first)):
+        np.testing.assert_array_equal(together[i], flow.tvl1_cpu(first[i : i + 1], second[i : i + 1], SHORT)[0])
 
 
 def test_a_pair_does_not_depend_on_its_neighbours(pairs) -> None:

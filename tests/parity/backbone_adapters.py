@@ -191,9 +191,11 @@ def slowfast_adapter(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, 
 def slowfast_acar(manifest: Manifest, io: Arrays, drawn: dict[str, Tensor]) -> dict[str, np.ndarray]:
     config = manifest["config"]
     dilation = config["res5_dilation"]
-    options = replace(slowfast.DETECTION, alpha=config["alpha"], slow_frames="stride", dilations=(1, 1, 1, dilation))
+    rule = "stride" if config["slow_frames"].startswith("every") else "span"
+    options = replace(slowfast.DETECTION, alpha=config["alpha"], slow_frames=rule, dilations=(1, 1, 1, dilation))
     network = slowfast.load(drawn, options).eval()
-    head = acar.load_head(slowfast_keys.split_acar(drawn)[1]).eval()
+    pool = not config["head"].get("downsample", "").startswith("none")
+    head = acar.load_head(slowfast_keys.split_acar(drawn)[1], acar.AcarConfig(pool=pool)).eval()
     name = "head.module.fc.weight"
     linear = torch.from_numpy(seeded.array(name, [config["num_classes"], network.width], manifest["seed"]))
     slow, fast = network(unit_scale_input("clip", manifest))

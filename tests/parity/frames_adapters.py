@@ -11,6 +11,7 @@ from vidtad import extractors, flow
 from vidtad.extractors import sampling
 from vidtad.extractors.base import ClipConvention, ClipExtractor
 from vidtad.extractors.preprocess import target_size
+from vidtad.flow import tvl1
 
 Manifest = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]
@@ -106,6 +107,8 @@ def tvl1_flow(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndar
                 **{key: given[key] for key in ("warps", "epsilon", "inner", "outer", "median")},
             )
             computed = flow.tvl1_torch(first[None], second[None], settings)[0]
+            if tvl1.EXACT_REMAP:
+                assert np.array_equal(flow.tvl1_cpu(first[None], second[None], settings)[0], computed)
             outputs[f"{pair}/{variant}"] = computed
             if settings.epsilon:
                 errors = [

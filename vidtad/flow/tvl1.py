@@ -17,6 +17,8 @@ from torch import Tensor
 from vidtad.errors import InputError
 
 MIN_SIDE = 16
+FLAT = float(np.finfo(np.float32).eps)
+"""Where the squared gradient is no larger the picture counts as flat."""
 # How many iterations run between two looks at which pairs are done: a look waits for the device.
 _LOOK_EVERY = 5
 # OpenCV 4 rounds coordinates to 1/32 pixel when it remaps.
@@ -110,7 +112,7 @@ def _solve(first: Tensor, second: Tensor, flow: Tensor, settings: TvL1) -> Tenso
         square = gradient[:, 0] * gradient[:, 0] + gradient[:, 1] * gradient[:, 1]
         # The order of every sum from here on is OpenCV's: the threshold in _iterate amplifies rounding.
         constant = warped[:, 0] - gradient[:, 0] * flow[:, 0] - gradient[:, 1] * flow[:, 1] - first
-        flow, dual = _relax(flow, dual, gradient, constant, -square.clamp(min=1e-30), settings)
+        flow, dual = _relax(flow, dual, gradient, constant, square, settings)
     return flow
 
 
@@ -198,8 +200,10 @@ def _iterate(
 ) -> tuple[Tensor, Tensor]:
     reach = settings.lambda_ * settings.theta
     residual = constant + (gradient[:, 0] * flow[:, 0]).add_(gradient[:, 1] * flow[:, 1])
-    # Where the picture is flat the gradient, and with it the step, is zero whatever the clamped factor.
-    factor = residual.div_(square).clamp_(-reach, reach)[:, None]
+    bound = square * reach
+    factor = torch.where(square > FLAT, -residual / square, 0)
+    factor = torch.where(residual > bound, -reach, factor)
+    factor = torch.where(residual < -bound, reach, factor)[:, None]
     along_y = dual[:, :, 1].clone()
     along_y[..., 1:, :] -= dual[:, :, 1, :-1]
     divergence = dual[:, :, 0].clone()
