@@ -132,6 +132,17 @@ def test_unlabelled_proposals_still_have_ar_an(tmp_path):
     assert evaluate_files(*paths).details["proposals"]["AR@AN"]["100"] == 1
 
 
+def test_a_submission_without_a_prediction_is_still_scored_three_times(tmp_path):
+    epic = FIXTURES / "epic_map"
+    submission = json.loads((epic / "submission.json").read_text())
+    submission["results"] = {video: [] for video in submission["results"]}
+    (tmp_path / "submission.json").write_text(json.dumps(submission))
+    found = evaluate_files(epic / "annotations.csv", tmp_path / "submission.json")
+    assert {task: table["average_mAP"] for task, table in found.details["tasks"].items()} == {
+        "verb": 0.0, "noun": 0.0, "action": 0.0,
+    }  # fmt: skip
+
+
 def test_thresholds_said_twice_count_once_and_epic_rules_on_plain_labels_are_told():
     thumos = FIXTURES / "detad" / "thumos"
     pair = thumos / "gt.json", thumos / "preds.json"

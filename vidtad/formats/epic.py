@@ -42,11 +42,13 @@ def annotations(text: str, findings: Findings) -> Annotations:
 
 
 def is_predictions(document: Any) -> bool:
-    """Whether this is a submission: rows with `verb` and `noun` in `results`."""
+    """Whether this is a submission: rows with `verb` and `noun` in `results`, or none under the challenge's name."""
     results = document.get("results") if isinstance(document, dict) else None
     if not isinstance(results, dict):
         return False
     first = next((rows[0] for rows in results.values() if isinstance(rows, list) and rows), None)
+    if first is None:
+        return document.get("challenge") == "action_detection"
     return isinstance(first, dict) and "verb" in first and "noun" in first
 
 
