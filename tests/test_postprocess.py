@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -87,6 +88,18 @@ def test_top_k_is_global_and_sorted() -> None:
     assert (np.diff(kept.scores) <= 0).all()
     everything = soft_nms(segments, scores, labels, Nms(top_k=1000))
     np.testing.assert_array_equal(kept.segments, everything.segments[:17])
+
+
+def test_decayed_scores_are_rounded_once() -> None:
+    """Bit for bit what C computes with expf, which is all but always the nearest float."""
+    single = np.float32
+    for overlap in np.linspace(0.5, 9.5, 64, dtype=single):
+        segments = np.array([[0, 10], [10 - overlap, 20 - overlap]], dtype=single)
+        _, decayed = suppress(segments, np.array([1, 0.9], dtype=single), Nms(sigma=0.5))
+        lengths = segments[:, 1] - segments[:, 0] + single(1e-6)
+        shared = segments[0, 1] - segments[1, 0]
+        iou = shared / (lengths[0] + lengths[1] - shared)
+        assert decayed[1] == single(0.9) * single(math.exp(float(iou * iou / single(-0.5))))
 
 
 def test_first_pick_below_the_minimum() -> None:

@@ -164,7 +164,9 @@ class _Pool:
         if self.rule.method == "gaussian":
             iou *= iou
             iou /= self.sigma
-            return np.exp(iou, out=iou)
+            # Rounded once, as C's expf is: NumPy's in single precision is a bit off at every third value, and
+            # nearly equal scores would change places.
+            return np.exp(iou, dtype=np.float64).astype(iou.dtype, copy=False)
         lowered = 1 - iou if self.rule.method == "linear" else np.zeros_like(iou)
         return np.where((iou >= iou.dtype.type(self.rule.iou_threshold)) & (iou > 0), lowered, self.zero + 1)
 
