@@ -22,6 +22,7 @@ from vidtad.evaluation.protocols import ACTIVITYNET_TIOU, PROTOCOLS
 from vidtad.evaluation.temporal import class_slices, find_pairs, match, score
 from vidtad.formats.ava import read_boxes, read_excluded, read_label_map
 from vidtad.formats.reading import read_annotations, read_predictions
+from vidtad.formats.tables import Annotations
 
 Numbers = dict[str, Any]
 
@@ -37,8 +38,7 @@ def cases(folder: Path) -> list[Path]:
 def anet_map_case(case: Path) -> Numbers:
     asked = json.loads((case / "expected.json").read_text())
     truth, predicted = read_annotations(case / "gt.json"), read_predictions(case / "preds.json")
-    # A label that no annotation has gets its number from here.
-    truth = replace(truth, label_ids={**truth.label_ids, **asked.get("label_ids", {})})
+    truth = numbered(truth, asked)
     blocked = asked.get("blocked_videos", ())
     out: Numbers = {}
     for number, run in enumerate(asked["runs"]):
@@ -60,6 +60,11 @@ def anet_map_case(case: Path) -> Numbers:
                 middle = f"{name}/{ties}" if separate else name
                 out |= {f"{prefix}/{middle}/{path}": value for path, value in numbers.items()}
     return out
+
+
+def numbered(truth: Annotations, asked: Any) -> Annotations:
+    """With the fixture's numbers of labels, those that no annotation has among them."""
+    return replace(truth, label_ids={**truth.label_ids, **asked.get("label_ids", {})})
 
 
 def temporal_numbers(truth: Any, predicted: Any, rules: Any, subset: str, blocked: Any, wanted: Any) -> Numbers:
@@ -146,6 +151,7 @@ def epic_map(manifest: dict[str, Any], io: Mapping[str, np.ndarray], folder: Pat
 def ego4d_mq(manifest: dict[str, Any], io: Mapping[str, np.ndarray], folder: Path) -> Numbers:
     flat, wrapped = (read_annotations(folder / name) for name in ("gt.json", "gt_activitynet_layout.json"))
     asked = json.loads((folder / "expected.json").read_text())
+    wrapped = numbered(wrapped, asked)
     out: Numbers = {}
     for order in ("sorted", "file_order"):
         predicted = read_predictions(folder / f"preds_{order}.json")
