@@ -74,3 +74,21 @@ def test_short_videos_and_single_rows() -> None:
     assert (sampling.pool_rows_bsn(one, frames=16, duration_s=1.0) == one).all()
     with pytest.raises(InputError, match="frame rates must be above 0"):
         sampling.resampled(10, 0, 15)
+
+
+@pytest.mark.parametrize("snippets", [2, 5, 10, 25, 50])
+def test_bins_that_end_on_a_centre_are_empty_where_bsns_are(snippets: int) -> None:
+    rng = np.random.default_rng(snippets)
+    for _ in range(20):
+        features = rng.uniform(1, 2, (snippets, 1)).astype(np.float32)
+        frames = int(rng.integers(16 * snippets - 8, 16 * snippets + 24))
+        duration_s = frames / rng.uniform(15, 60)
+        step = 16 / (frames / duration_s)
+        first, last = step / 2 + 0 * step, step / 2 + (snippets - 1) * step
+        whole = 16 * snippets / frames * duration_s
+        empty = [
+            min(last - 1e-4, 1 / 100 * (i + 1) * whole) < first or max(first + 1e-4, 1 / 100 * i * whole) > last
+            for i in range(100)
+        ]
+        found = sampling.pool_rows_bsn(features, frames=frames, duration_s=duration_s)
+        assert (found[:, 0] == 0).tolist() == empty

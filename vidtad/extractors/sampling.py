@@ -107,10 +107,13 @@ def pool_rows_bsn(
     it lies before the first centre or after the last. `frames` and `duration_s` are the video's own count and
     seconds.
     """
-    centre_s = interval * duration_s / frames * (np.arange(len(features)) + 0.5)
     if len(features) == 1:
         return np.repeat(features, rows, axis=0).astype(np.float32)
-    edges_s = np.arange(rows + 1) / rows * (interval * len(features) / frames * duration_s)
+    # With 2, 5, 10, 25 or 50 snippets an edge falls on the last centre, and the order of operations decides whether
+    # the bin behind it is empty: this is BSN's.
+    snippet_s = interval / (frames / duration_s)
+    centre_s = snippet_s / 2 + np.arange(len(features)) * snippet_s
+    edges_s = np.arange(rows + 1) * (1 / rows) * (interval * len(features) / frames * duration_s)
     margin_s = 1e-4
     starts_s = np.maximum(edges_s[:-1], centre_s[0] + margin_s)
     ends_s = np.minimum(edges_s[1:], centre_s[-1] - margin_s)
