@@ -31,8 +31,9 @@ def bundle_from_actionformer(
     reproduced. For `ego4d` the features (SlowFast, Omnivore, EgoVLP) follow from the weights.
 
     `classes`: names by output; by default THUMOS14's, `action` for a single output, else numbers such as
-    `verb 3`. `sha256`: of the checkpoint file, kept as provenance. Raises InputError for an unknown preset or
-    another network's weights, and for OpenTAD's ActivityNet models, which resize features in another way.
+    `verb 3`, which are `output 3` where they are not as many as the data set's (OpenTAD numbers the 293 nouns that
+    occur). `sha256`: of the checkpoint file, kept as provenance. Raises InputError for an unknown preset or another
+    network's weights, and for OpenTAD's ActivityNet models, which resize features in another way.
     """
     from vidtad.models.actionformer_keys import is_opentad, load_released, released_state
     from vidtad.weights import state_dict
@@ -92,4 +93,5 @@ def class_names(preset: ActionFormerPreset, count: int) -> tuple[str, ...]:
     """Names of a preset's outputs as far as they are known."""
     if preset.dataset.startswith("THUMOS14") and count == len(THUMOS14_CLASSES):
         return THUMOS14_CLASSES
-    return ("action",) if count == 1 else tuple(f"{preset.unit} {number}" for number in range(count))
+    unit = preset.unit if count == preset.network.classes else "output"
+    return ("action",) if count == 1 else tuple(f"{unit} {number}" for number in range(count))
