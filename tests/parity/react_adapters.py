@@ -268,6 +268,8 @@ def detection_losses(manifest: Manifest, io: Arrays) -> dict[str, np.ndarray]:
     output = model(features, mask)
     classify = str(manifest["config"].get("ce_active", "yes")).startswith("yes")
     terms = criterion.detection(model, output, targets, classify)
+    if not criterion.config.iou_decay:  # logged by itself, where the reference logs it times its coefficient
+        terms |= {name: 0 * output.segments.sum() for name in terms if name.endswith("iou_decay")}
     outputs = matching(output, targets, criterion.config)
     last: Match = match(output.logits, output.segments, targets, criterion.config)[-1]
     hidden = criterion.ground_truth_hidden(model, output, targets, last)

@@ -7,10 +7,8 @@ import numpy as np
 
 from vidtad.errors import InputError
 from vidtad.evaluation.protocols import Protocol
-from vidtad.formats.tables import Annotations, Finding, Findings, Predictions
+from vidtad.formats.tables import MILLISECOND, Annotations, Finding, Findings, Predictions, distinct
 from vidtad.formats.thumos import CLASS_IDS
-
-MILLISECOND = 1e-3
 
 
 @dataclass(frozen=True)
@@ -188,22 +186,12 @@ def distinct_annotations(gt: Annotations, protocol: Protocol, findings: Findings
     if protocol.duplicates == "keep":
         return np.arange(len(gt))
     long_enough = length >= MILLISECOND if protocol.duplicates == "actionformer" else length > 0
-    kept: dict[tuple[int, int], list[int]] = {}
-    rows = []
-    for row in np.flatnonzero(long_enough).tolist():
-        group = kept.setdefault((int(gt.video[row]), int(gt.label[row])), [])
-        if any(
-            abs(gt.start[row] - gt.start[other]) <= MILLISECOND and abs(gt.end[row] - gt.end[other]) <= MILLISECOND
-            for other in group
-        ):
-            continue
-        group.append(row)
-        rows.append(row)
+    rows = distinct(gt, np.flatnonzero(long_enough).tolist())
     if len(rows) != len(gt):
-        gone = sorted(set(range(len(gt))) - set(rows))
+        gone = np.setdiff1d(np.arange(len(gt)), rows)
         example = f"{gt.videos[gt.video[gone[0]]]} [{gt.start[gone[0]]:g}, {gt.end[gone[0]]:g}]"
         findings.add("empty or repeated annotation dropped", example, len(gone), serious=False)
-    return np.array(rows, np.int64)
+    return rows
 
 
 def match_video_names(predicted: Predictions, truth: Annotations, findings: Findings) -> tuple[str, ...]:

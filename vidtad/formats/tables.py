@@ -8,6 +8,9 @@ import numpy as np
 
 from vidtad.errors import InputError
 
+MILLISECOND = 1e-3
+"""Annotations no longer than that, in seconds, are none, and those no further apart are one."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -173,6 +176,26 @@ class Predictions(_Segments):
         """Table from (video, label, start_s, end_s, score) rows, in order of first appearance."""
         videos, labels, columns = _columns(rows, 3)
         return cls(videos, labels, *columns, **more)
+
+
+def distinct(table: Annotations, among: Iterable[int]) -> np.ndarray:
+    """Those of the rows `among` that no earlier one repeats, int64.
+
+    One repeats another of its video and class when both its ends are within a millisecond of the other's
+    (ActionFormer's rule, in the training on ActivityNet and in every evaluation).
+    """
+    kept: dict[tuple[int, int], list[int]] = {}
+    rows = []
+    for row in among:
+        group = kept.setdefault((int(table.video[row]), int(table.label[row])), [])
+        if not any(
+            abs(table.start[row] - table.start[other]) <= MILLISECOND
+            and abs(table.end[row] - table.end[other]) <= MILLISECOND
+            for other in group
+        ):
+            group.append(row)
+            rows.append(row)
+    return np.array(rows, np.int64)
 
 
 def index_names(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:

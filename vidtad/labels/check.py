@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidtad.formats.tables import Annotations, Finding, Findings
+from vidtad.formats.tables import MILLISECOND, Annotations, Finding, Findings, distinct
 from vidtad.labels.types import Labels
 
 FEW = 10
@@ -132,7 +132,8 @@ def check(labels: Labels, durations: Mapping[str, Duration] | None, unused: Coll
 def cleaned(labels: Labels, durations: Mapping[str, Duration]) -> Labels:
     """The labels of the videos that are there, with segments cut to their video and the unusable ones left out.
 
-    Left out: without length or reversed, without a label, beginning after the end of the video, stated twice.
+    Left out: shorter than a millisecond or reversed, without a label, beginning after the end of the video, stated
+    twice (to the millisecond).
     """
     table = labels.table
     there = np.array([name in durations for name in table.videos], bool)
@@ -140,13 +141,12 @@ def cleaned(labels: Labels, durations: Mapping[str, Duration]) -> Labels:
     own = length[table.video] if len(table) else np.zeros(0)
     start, end = np.maximum(table.start, 0.0), np.minimum(table.end, own)
     named = np.array([bool(name.strip()) for name in table.labels], bool)
-    keep = (end > start) & there[table.video] & named[table.label]
-    rows = np.stack([table.video, table.label, table.start, table.end], axis=1)
-    _, first = np.unique(rows, axis=0, return_index=True)
-    keep &= np.isin(np.arange(len(table)), first)
+    usable = np.flatnonzero((end - start >= MILLISECOND) & there[table.video] & named[table.label])
+    cut = replace(table, start=start, end=end)
+    keep = np.isin(np.arange(len(table)), distinct(cut, usable.tolist()))
     number = np.cumsum(there) - 1
     new = replace(
-        replace(table, start=start, end=end).select(keep),
+        cut.select(keep),
         videos=_where(table.videos, there),
         subset=_where(table.subset, there),
         duration=length[there],
@@ -202,7 +202,7 @@ def _check_segments(table: Annotations, findings: Findings) -> None:
     known = {finding.kind for finding in table.findings}
     wrong = (
         ("reversed segment", table.end < table.start),
-        ("segment without length", table.end == table.start),
+        ("segment without length", (table.end >= table.start) & (table.end - table.start < MILLISECOND)),
         ("segment that begins before 0", table.start < 0),
         ("segment without a label", np.array([not name.strip() for name in table.labels], bool)[table.label]),
     )
@@ -213,7 +213,8 @@ def _check_segments(table: Annotations, findings: Findings) -> None:
     order = np.lexsort((table.end, table.start, table.label, table.video))
     before, after = order[:-1], order[1:]
     same = (table.video[before] == table.video[after]) & (table.label[before] == table.label[after])
-    twice = same & (table.start[before] == table.start[after]) & (table.end[before] == table.end[after])
+    apart = np.maximum(np.abs(table.start[after] - table.start[before]), np.abs(table.end[after] - table.end[before]))
+    twice = same & (apart <= MILLISECOND)
     meets = same & ~twice & (table.start[after] < table.end[before])
     for kind, where in (
         ("segment stated twice (used once)", after[twice]),
