@@ -6,6 +6,7 @@ import torch
 
 from vidtad import extractors
 from vidtad.errors import InputError
+from vidtad.extractors.stream import clips
 from vidtad.models.torchvision_video import NETWORKS
 from vidtad.registry import CHECKPOINTS
 
@@ -196,3 +197,19 @@ def test_torchvision_pictures_are_torchvisions_to_a_grey_level(name: str, shape:
     assert ours.shape == theirs.shape
     level = 1 / min(settings.std)
     assert (ours - theirs).abs().max() <= 1.6 * level
+
+
+@pytest.mark.parametrize(
+    "frames, centres", [(8, [4]), (9, [8]), (24, [8]), (25, [8, 24]), (32, [8, 24]), (41, [8, 24, 40])]
+)
+@pytest.mark.parametrize("name", ["tsn", "tsn/flow", "tsn/activitynet"])
+def test_tsn_has_a_snippet_for_every_centre_inside_the_video(name: str, frames: int, centres: list[int]) -> None:
+    class Numbered:
+        def __init__(self, number: int):
+            self.time_s = number / 25
+
+        def rgb(self) -> np.ndarray:
+            return np.zeros((1, 1, 3), np.uint8)
+
+    stream = clips(map(Numbered, range(frames)), extractors.PRESETS[name].convention, lambda rgb: rgb, fps=25.0)
+    assert [clip.centre_s * 25 for clip in stream] == pytest.approx(centres)

@@ -87,6 +87,8 @@ class Changes:
         changes: dict[str, Any] = {
             key: value for key, value in (("window", self.window), ("stride", self.stride)) if value is not None
         }
+        if self.window is not None:
+            changes["tail"] = max(0, min(convention.tail, self.window - 1))
         if self.fps is not ...:
             changes["fps"] = self.fps
         if self.flow is not None and flow:

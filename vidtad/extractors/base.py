@@ -30,8 +30,8 @@ class ClipConvention:
     `fps` None means the video's own rate; a rate resamples on the time line first. `resize` is the short side
     (aspect kept) or an exact (height, width), `interpolation` one of `preprocess.INTERPOLATIONS`. `mean` and `std`
     are on the 0-255 scale, RGB order. `picks` are the frames of a window the network is shown (None: all). `flow`
-    is the method of `vidtad.flow` where the network sees flow. With `tail`, windows that begin inside the video and
-    end beyond it count too, the last frame repeated. With `paired`, the last frame, which begins no pair, is left out
+    is the method of `vidtad.flow` where the network sees flow. The last windows may end up to `tail` frames beyond the
+    video, whose last frame is repeated. With `paired`, the last frame, which begins no pair, is left out
     of RGB as it is of flow. `levels` is the rule of `LEVELS` that turns flow into grey levels.
     """
 
@@ -46,13 +46,15 @@ class ClipConvention:
     interpolation: str = "opencv"
     picks: tuple[int, ...] | None = None
     flow: str | None = None
-    tail: bool = False
+    tail: int = 0
     paired: bool = False
     levels: str = "denseflow"
 
     def __post_init__(self) -> None:
         if self.window < 1 or self.stride < 1:
             raise InputError(f"window {self.window} and stride {self.stride} must be at least 1 frame")
+        if not 0 <= self.tail < self.window:
+            raise InputError(f"a window of {self.window} frames cannot lie {self.tail} frames beyond a video")
         if self.fps is not None and self.fps <= 0:
             raise InputError(f"frame rate {self.fps} must be above 0")
         if self.picks is not None and not all(0 <= pick < self.window for pick in self.picks):

@@ -62,7 +62,7 @@ _ACTIVITYNET: dict[str, Any] = {"stride": 16, "fps": Fraction(25)}
 # video_features reads one frame more than a stack shows, flow or not, and drops an unfinished last stack. Its flow is
 # RAFT; torchvision's weights stand in for those of the authors.
 _VIDEO_FEATURES: dict[str, Any] = {"window": 64, "stride": 64, "interpolation": "pillow"}
-# mmaction2's TSN: one frame in the middle of every 16.
+# mmaction2's TSN: one frame in the middle of every 16, as long as that middle is inside the video.
 _TSN = ClipConvention(
     window=16,
     stride=16,
@@ -73,6 +73,7 @@ _TSN = ClipConvention(
     std=(58.395, 57.12, 57.375),
     channels=(("rgb", 2048),),
     picks=(8,),
+    tail=7,
 )
 # Five flow fields around the middle of every 16, as levels minus 128 over 128.
 _TSN_FLOW = dataclasses.replace(
@@ -90,7 +91,7 @@ _BNINCEPTION = dataclasses.replace(
     mean=(128.0, 117.0, 104.0),
     std=(1.0, 1.0, 1.0),
     channels=(("rgb", 1024),),
-    tail=True,
+    tail=4,
 )
 _BNINCEPTION_FLOW = dataclasses.replace(
     _BNINCEPTION, picks=None, mean=(128.0,) * 2, std=(1.0,) * 2, channels=(("flow", 1024),), flow="tvl1"

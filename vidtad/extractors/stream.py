@@ -102,7 +102,7 @@ class _Window:
         shown = tuple(self.picture(number) for number in numbers)
         middle = self.time_s(start + convention.window // 2)
         padded = 0
-        if start == 0 and self.count < convention.window and not convention.tail:
+        if start == 0 and self.count < convention.window - convention.tail:
             middle, padded = (self.times[-1] + 1 / self.fps) / 2, convention.window - self.count
         elif convention.window % 2:
             middle += 0.5 / self.fps
@@ -123,8 +123,8 @@ def clips(
 
     `first`: number of the first of `frames` in the video, at most skip * stride.
 
-    There are (N - window) // stride + 1 of them for N frames, or with the convention's `tail` one for every start
-    inside the video, its last frame repeated. A video shorter than one window gives one in any case, padded so.
+    There are (N + tail - window) // stride + 1 of them for N frames, the last frame being repeated `tail` times; one,
+    padded further, where that is none.
     Only frames that some wanted window shows are converted and prepared. A window's centre is the time of the frame
     boundary in its middle: (start + window / 2) / fps where the rate is constant.
     """
@@ -137,7 +137,8 @@ def clips(
         if skip <= number < behind and offset == 0:
             yield held.clip(number * stride, convention)
     complete = max(0, (held.count - window) // stride + 1)
-    every = -(-held.count // stride) if convention.tail else min(1, held.count)
+    needed = window - convention.tail
+    every = (held.count - needed) // stride + 1 if held.count >= needed else min(1, held.count)
     for number in range(max(complete, skip), every if stop is None else min(every, stop)):
         yield held.clip(number * stride, convention)
 
