@@ -1,4 +1,7 @@
+import subprocess
 import sys
+from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
 
 import cv2
 import numpy as np
@@ -61,9 +64,38 @@ def test_tvl1_of_pytorch_and_of_compiled_loops_is_opencvs(pairs, method, setting
             assert np.median(np.abs(computed - expected)) <= 0.05
 
 
-def test_without_numba_the_loops_are_opencvs(pairs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "vidtad.flow.tvl1_loops", raising=False)
-    monkeypatch.setitem(sys.modules, "numba", None)
+class UnfitForNumpy(ModuleType):
+    def __getattr__(self, name: str) -> object:
+        raise SystemError("initialization of _internal failed without raising an exception")
+
+
+class UnableToCompile(ModuleType):
+    config = SimpleNamespace(DISABLE_JIT=0)
+
+    @staticmethod
+    def njit(**options: object) -> Callable[[object], object]:
+        def fails(*arguments: object) -> object:
+            raise OSError("libllvmlite.so")
+
+        return lambda function: fails
+
+
+class SwitchedOff(UnableToCompile):
+    config = SimpleNamespace(DISABLE_JIT=1)
+
+    @staticmethod
+    def njit(**options: object) -> Callable[[object], object]:
+        return lambda function: function
+
+
+@pytest.mark.parametrize("numba", [None, UnfitForNumpy("numba"), UnableToCompile("numba"), SwitchedOff("numba")])
+def test_without_a_numba_that_works_the_loops_are_opencvs(
+    pairs, numba: ModuleType | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "tvl1_loops", None, raising=False)  # both put back in the end
+    monkeypatch.setitem(sys.modules, "vidtad.flow.tvl1_loops", ModuleType("anything"))
+    monkeypatch.delitem(sys.modules, "vidtad.flow.tvl1_loops")
+    monkeypatch.setitem(sys.modules, "numba", numba)
     asked = []
 
     def opencv(*given: object) -> np.ndarray:
@@ -71,8 +103,46 @@ def test_without_numba_the_loops_are_opencvs(pairs, monkeypatch: pytest.MonkeyPa
         return np.zeros(1)
 
     monkeypatch.setattr(flow, "tvl1_opencv", opencv)
-    flow.flow_of("tvl1")(*pairs)
+    flow.compiled_loops.cache_clear()
+    try:
+        flow.flow_of("tvl1")(*pairs)
+    finally:
+        flow.compiled_loops.cache_clear()
     assert len(asked) == 1
+
+
+FIRST_PAIRS = """
+import sys
+import numpy as np, torch
+import vidtad.flow as flow
+pictures = np.random.default_rng(0).integers(0, 256, (5, 30, 34), np.uint8)
+first, second, settings = pictures[:-1], pictures[1:], flow.TvL1(scales=2, warps=1)
+flow.dis(first, second)
+assert not {"numba", "llvmlite"} & set(sys.modules)
+torch.set_num_threads(4)
+found = flow.tvl1_cpu(first, second, settings)
+assert "vidtad.flow.tvl1_loops" in sys.modules
+assert np.array_equal(found, flow.tvl1_opencv(first, second, settings))
+"""
+
+
+def test_the_first_pairs_of_a_process_go_side_by_side_and_nothing_is_loaded_before() -> None:
+    pytest.importorskip("numba")
+    done = subprocess.run([sys.executable, "-c", FIRST_PAIRS], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert flow.compiled_loops() is not None
+
+
+def test_what_ends_the_iterations_is_opencvs_sum_in_large_pictures_too() -> None:
+    loops = pytest.importorskip("vidtad.flow.tvl1_loops")
+    # The small ones are lost where they are added to the large one by one, and not where they are added up first.
+    change = np.full((2000, 2000), 6e-6, np.float32)
+    change[0, 0] = 390
+    limit = np.float32(400)
+    by_one = np.cumsum(change.ravel(), dtype=np.float32)[-1]
+    assert by_one < limit < change.sum(dtype=np.float64)
+    assert loops._total(change, limit) == by_one
+    assert loops._sum(change) > limit
 
 
 def test_all_pairs_of_a_chunk_are_solved_and_in_order(pairs) -> None:

@@ -6,7 +6,7 @@ Networks trained on one kind of flow lose accuracy on another: the published two
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import cv2
@@ -83,15 +83,32 @@ def tvl1_opencv(first: np.ndarray, second: np.ndarray, settings: TvL1 | None = N
 def tvl1_cpu(first: np.ndarray, second: np.ndarray, settings: TvL1 | None = None) -> np.ndarray:
     """TV-L1 on the processor, pairs side by side on the cores. See `FlowMethod`.
 
-    In loops compiled by numba where that is installed, by OpenCV elsewhere: ten times the processor seconds, and the
-    same flow, bit for bit (OpenCV 5). Raises RunError where there is neither.
+    In loops compiled by numba where that works, by OpenCV elsewhere: ten times the processor seconds, and the same
+    flow, bit for bit (OpenCV 5). Raises RunError where there is neither.
     """
-    settings = settings or TvL1()
-    try:
-        from vidtad.flow.tvl1_loops import flow_of_pair
-    except ImportError:
+    settings, loops = settings or TvL1(), compiled_loops()
+    if loops is None:
         return tvl1_opencv(first, second, settings)
-    return _side_by_side(lambda pair: flow_of_pair(*pair, settings), first, second)
+    return _side_by_side(lambda pair: loops(*pair, settings), first, second)
+
+
+@lru_cache(maxsize=1)
+def compiled_loops() -> Callable[[np.ndarray, np.ndarray, TvL1], np.ndarray] | None:
+    """`tvl1_loops.flow_of_pair`, compiled; None where numba is missing, switched off or does not work here."""
+    try:
+        from numba import config
+
+        if config.DISABLE_JIT:  # type: ignore[attr-defined]
+            return None  # Python's own loops take a thousand times as long
+        from vidtad.flow.tvl1_loops import flow_of_pair
+
+        blank = np.zeros((2, 2), np.uint8)
+        flow_of_pair(blank, blank, TvL1(scales=1, warps=1))
+    except Exception:
+        # A numba that does not fit NumPy, Python or the system's libraries fails with errors of every kind, some only
+        # as it compiles.
+        return None
+    return flow_of_pair
 
 
 def tvl1_torch(first: np.ndarray, second: np.ndarray, settings: TvL1 | None = None, device: str = "cpu") -> np.ndarray:
