@@ -15,6 +15,8 @@ LIBRARIES = (
     "av",
     "opencv-contrib-python-headless",
     "safetensors",
+    "pillow",
+    "numba",
     "typer",
     "rich",
     "decord",

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,9 @@ def test_info_of_a_video(tmp_path: Path) -> None:
 def test_info_of_the_installation() -> None:
     document = json.loads(run("info", "--json").stdout)
     assert document["libraries"]["torch"] and document["cache"]
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    needed = re.findall(r'^    "([\w-]+)>=', project.split("dependencies = [")[1].split("\n]")[0], re.MULTILINE)
+    assert len(needed) > 8 and set(needed) <= document["libraries"].keys()
 
 
 @pytest.fixture
