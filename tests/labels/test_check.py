@@ -73,6 +73,15 @@ def test_a_stated_duration_that_is_another_one_is_told() -> None:
     assert "video of another length" not in str(check(labels_of(("a", "eat", 0.0, 1.0)), TWO).findings)
 
 
+def test_what_is_stated_twice_is_counted_as_cleaning_drops_it() -> None:
+    between = labels_of(("a", "eat", 3.0, 4.0), ("a", "eat", 3.0003, 9.0), ("a", "eat", 3.0005, 4.0))
+    chain = labels_of(("a", "eat", 3.0, 4.0), ("a", "eat", 3.0008, 4.0), ("a", "eat", 3.0016, 4.0))
+    for labels in (between, chain):
+        found = counts(check(labels, TWO))
+        assert found["segment stated twice"] == found["segment that overlaps another one of its class"] == 1
+        assert len(cleaned(labels, TWO).table) == 2
+
+
 def test_cleaning_cuts_and_drops() -> None:
     labels = labels_of(
         ("c", "eat", 0.0, 1.0),
