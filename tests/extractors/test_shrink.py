@@ -61,7 +61,7 @@ def test_a_full_device_leaves_it_to_pillow_and_other_errors_are_raised(
     message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*args: Any) -> Any:
-        raise torch.OutOfMemoryError(message) if "memory" in message else RuntimeError(message)
+        raise torch.cuda.OutOfMemoryError(message) if "memory" in message else RuntimeError(message)
 
     order_of((60, 50), (20, 17), CPU)
     monkeypatch.setattr(shrink, "antialiased", full)
