@@ -127,6 +127,18 @@ def test_a_resampled_time_line_has_pairs_of_its_own(clip, tmp_path) -> None:
     assert 2 * 3 < len(list((tmp_path / "flow" / "clip").iterdir())) < 2 * 7
 
 
+def test_pictures_of_another_rate_or_video_are_refused_and_a_spare_one_is_not(clip, computed, reader, flow, tmp_path):
+    result = run("extract", clip, *COMMAND, "--fps", "10", "--flow-from", flow, "--out", tmp_path / "out")
+    assert result.exit_code == 2 and "more than clip.mp4 has at 10 frames a second" in result.stderr
+    last = FRAMES - 1
+    for axis in "xy":
+        shutil.copy(flow / "clip" / f"flow_{axis}_00000.png", flow / "clip" / f"flow_{axis}_{last:05d}.png")
+    assert np.array_equal(rows_of(clip, reader, tmp_path, flow), computed[0])
+    shutil.copy(flow / "clip" / "flow_x_00000.png", flow / "clip" / f"flow_x_{last + 2:05d}.png")
+    with pytest.raises(InputError, match=f"flow of {FRAMES + 2} pairs of frames, more than clip.mp4 has;"):
+        rows_of(clip, reader, tmp_path / "more", flow)
+
+
 def spoil(name: str) -> Callable[[Path], object]:
     def size(folder: Path) -> object:
         return cv2.imwrite(str(folder / "flow_x_00000.png"), np.zeros((240, 320), np.uint8))

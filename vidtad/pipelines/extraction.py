@@ -41,6 +41,8 @@ __all__ = [
     "provenance_of",
 ]
 
+SPARE_PICTURES = 1
+"""By so many pairs may the pictures of a video's flow exceed it: some tools make one for the last frame too."""
 T = TypeVar("T")
 Steps = Generator[list[Clip], Rows, T]
 """Work that may pause once: it yields windows, is sent their rows, and returns its result."""
@@ -123,6 +125,13 @@ def _reading_flow(
     missing = pictures.first_missing(filter(wanted_frames(loaded.extractor.convention), range(expected - 1)))
     if missing is not None and _has_pair(path, decoding, settings.fps, missing):
         raise pictures.refusal(missing)
+    surely = pictures.count() - SPARE_PICTURES
+    if surely >= expected and not _has_pair(path, decoding, settings.fps, surely - 1):
+        raise InputError(
+            f"{pictures.folder}: holds the flow of {pictures.count()} pairs of frames, more than {path.name} has"
+            f"{'' if settings.fps is None else f' at {settings.fps} frames a second'}; it was made of another video "
+            "or at another rate"
+        )
     with giving_flow(loaded, lambda number: pictures.levels(number, size), pictures.sha256()) as giving:
         yield giving
 

@@ -145,6 +145,11 @@ class FlowPictures:
         there = set(self._names())
         return next((n for n in numbers if any(self.path(axis, n).name not in there for axis in "xy")), None)
 
+    def count(self) -> int:
+        """How many pairs they reach to, missing ones included."""
+        digits = len("flow_x_")
+        return max(int(name[digits : -len(self.suffix)]) for name in self._names()) - self.first + 1
+
     def refusal(self, number: int) -> InputError:
         """What to raise for a pair that lacks a picture."""
         x, y = (self.path(axis, number) for axis in "xy")
