@@ -13,6 +13,7 @@ import numpy as np
 
 from tests.parity import (
     actionformer_adapters,
+    actionformer_training_adapters,
     backbone_adapters,
     evaluation_adapters,
     frames_adapters,
@@ -27,6 +28,7 @@ ADAPTERS: dict[str, Adapter] = {
     **backbone_adapters.ADAPTERS,
     **frames_adapters.ADAPTERS,
     **actionformer_adapters.ADAPTERS,
+    **actionformer_training_adapters.ADAPTERS,
     **react_adapters.ADAPTERS,
     **postprocess_adapters.ADAPTERS,
     **evaluation_adapters.ADAPTERS,
