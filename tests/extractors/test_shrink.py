@@ -43,6 +43,18 @@ def test_weights_sum_to_one_and_read_inside(size: int, count: int) -> None:
     assert (np.abs(weights.sum(1) - 2**shrink.BITS) <= weights.shape[1]).all()
 
 
+@pytest.mark.filterwarnings("error")
+def test_views_and_pictures_that_cannot_be_written_to() -> None:
+    torch.set_warn_always(True)
+    try:
+        picture = np.random.default_rng(4).integers(0, 256, (60, 50, 3), np.uint8)
+        picture.flags.writeable = False
+        for shown in (picture, picture[:, ::-1]):
+            assert np.array_equal(by_device(shown, (20, 17), CPU), by_pillow(shown, (20, 17)))
+    finally:
+        torch.set_warn_always(False)
+
+
 def test_where_the_orders_agree_with_nothing_pillow_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shrink, "BITS", 7)
     order_of.cache_clear()

@@ -96,7 +96,8 @@ def tap_table(size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _uploaded(rgb: np.ndarray, device: torch.device) -> Tensor:
-    picture = torch.from_numpy(np.ascontiguousarray(rgb))
+    # PyTorch warns of arrays that cannot be written to, as decord's are.
+    picture = torch.from_numpy(np.require(rgb, requirements=("C", "W")))
     return picture.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else picture.to(device)
 
 
