@@ -139,11 +139,8 @@ def run(command: str) -> str:
 @pytest.mark.slow
 def test_the_page_runs_from_downloads_to_scores(downloads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(downloads)
-    space: dict = {}
     printed = {}
     for kind, text in BLOCK.findall(PAGE):
-        if kind == "py":
-            exec(compile(text, "reproduce.md", "exec"), space)
         for line in text.replace("\\\n", " ").splitlines() if kind == "console" else ():
             printed[line] = run(line)
     trained = {line: text for line, text in printed.items() if line.startswith("vidtad train")}
@@ -289,6 +286,28 @@ def test_downloaded_rows_are_where_the_data_set_says(tmp_path: Path) -> None:
     spread = adopt_features("react", "thumos14", tmp_path / "a.json", sources, tmp_path / "fit", fit=True)
     grid = load_features(tmp_path / "fit" / f"{spread.written[0]}.npy").grid
     assert grid.seconds(10.5) == pytest.approx(7.0, abs=1e-4)
+
+
+def test_adopting_again_keeps_what_is_the_same_and_replaces_nothing_else(tmp_path: Path) -> None:
+    annotate(tmp_path / "a.json", ("training", "validation"), ("jump", "swim"), (0, 1))
+    features(tmp_path / "tsp", 512)
+    (tmp_path / "tsp" / "video_5.npy").unlink()
+    command = ["adopt", str(tmp_path / "tsp"), "--annotations", str(tmp_path / "a.json"), "--preset", "activitynet-tsp"]
+    command += ["--out", str(tmp_path / "f")]
+    first = CliRunner().invoke(app, command)
+    assert first.exit_code == 0 and "next: vidtad train --features" in first.stdout
+    assert first.stderr.count("\n") == 1 and "video_5" in first.stderr
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "f").iterdir()}
+    (tmp_path / "f" / "video_3.json").unlink()  # as after a kill
+    again = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    assert again["missing"] == ["video_5"] and len(again["written"]) == 5
+    now = {path: path.stat().st_mtime_ns for path in (tmp_path / "f").iterdir()}
+    assert now.keys() == made.keys() and {path.stem for path in made if made[path] != now[path]} == {"video_3"}
+    other = CliRunner().invoke(app, [*command, "--every", "2"])
+    assert other.exit_code == 2 and "--overwrite" in other.stderr and other.stderr.count("\n") == 1
+    assert len(load_features(tmp_path / "f" / "video_0.npy").values) == ROWS
+    assert CliRunner().invoke(app, [*command, "--every", "2", "--overwrite"]).exit_code == 0
+    assert len(load_features(tmp_path / "f" / "video_0.npy", check_hash=True).values) == ROWS // 2
 
 
 def test_downloads_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:

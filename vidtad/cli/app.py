@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from vidtad import __version__
+from vidtad.cli.adopt import adopt
 from vidtad.cli.convert import convert
 from vidtad.cli.demo import demo
 from vidtad.cli.detect import detect
@@ -84,7 +85,7 @@ def root(
     """From a raw video to a timeline of what happens, when, and who does it."""
 
 
-for command in (extract, detect, train, evaluate, report, overlay, clips, convert, ensemble, demo, synth, info):
+for command in (extract, detect, train, evaluate, report, overlay, clips, convert, adopt, ensemble, demo, synth, info):
     app.command()(command)
 app.add_typer(labels, name="labels")
 app.add_typer(models, name="models")

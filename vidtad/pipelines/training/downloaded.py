@@ -1,7 +1,7 @@
 """Feature files as data sets publish them: what training takes them for, and files of our own made of them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -11,7 +11,15 @@ import numpy as np
 from vidtad.actionformer_presets import EGO4D_VARIANTS, FeatureKind
 from vidtad.arrays import arrays_among, arrays_in, opened, read_rows
 from vidtad.errors import InputError
-from vidtad.features import Assumed, Features, Provenance, content_sha256, save_features
+from vidtad.features import (
+    Assumed,
+    Features,
+    Provenance,
+    content_sha256,
+    load_features,
+    save_features,
+    sidecar_of,
+)
 from vidtad.labels import Labels, read_labels
 from vidtad.pipelines.training.data import Foreign
 from vidtad.pipelines.training.extractor import Sampling
@@ -73,6 +81,8 @@ def adopt_features(
     *,
     every: int = 1,
     fit: bool | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Adopted:
     """Write `<out>/<video>.npy` with its sidecar for every annotated video found in all of `sources`.
 
@@ -81,9 +91,10 @@ def adopt_features(
     `vidtad.arrays`, (T, C) floats. Those of several sources are put side by side on C in the order given. `every`:
     keep rows 0, `every`, 2 `every`, ... (ReAct's files hold a row a frame and it reads every fifth). Rates are the
     preset's, else the annotations' `fps`; with `fit` (None: as the preset's authors do) rows are spread over the
-    annotated duration instead, and of streams of unequal length the shorter one counts. Raises InputError for
-    features of another width, other sources that disagree about the length of a video, a missing rate, or when no
-    video is found.
+    annotated duration instead, and of streams of unequal length the shorter one counts. A file that is there stays
+    when it is the same; one made otherwise is replaced with `overwrite` alone. `progress` is told the videos done and
+    their number. Raises InputError for features of another width, other sources that disagree about the length of a
+    video, a missing rate, a file made otherwise, or when no video is found.
     """
     labels = read_labels(annotations)
     held = [_arrays(Path(source)) for source in sources]
@@ -93,24 +104,51 @@ def adopt_features(
         found = [path for path in paths if path is not None]
         if len(found) < len(paths):
             missing.append(name)
-            continue
-        parts = [read_rows(path)[::every].astype(np.float32, copy=False) for path in found]
-        kind = _kind(model, preset, sum(part.shape[1] for part in parts), found[0])
-        even = kind.spread if fit is None else fit
-        values = _joined(found, parts, shortest=even)
-        rate = None if even else _rate(labels, number, kind)
-        duration_s = _duration(labels, number)
-        if even and duration_s is None:
-            raise InputError(f"{name}: the annotations state no duration to spread its rows over")
-        grid = Assumed(kind.stride, kind.window, rate, duration_s).grid(found[0], len(values))
-        end_s = duration_s or float(grid.seconds(len(values) - 0.5))
-        video = VideoInfo(path=str(found[0]), width=0, height=0, fps=grid.fps, duration_s=end_s, frames=None)
-        provenance = _provenance(kind, hashlib.sha256("".join(map(content_sha256, found)).encode()).hexdigest())
-        save_features(Features(values, grid, video, provenance), Path(out), name)
-        written.append(name)
+        else:
+            parts = [read_rows(path)[::every].astype(np.float32, copy=False) for path in found]
+            kind = _kind(model, preset, sum(part.shape[1] for part in parts), found[0])
+            features = _adopted(labels, number, found, parts, kind, even=kind.spread if fit is None else fit)
+            _put(features, Path(out), name, overwrite=overwrite)
+            written.append(name)
+        progress(number + 1, len(labels.videos))
     if not written:
         raise InputError(f"{sources[0]}: no feature file of an annotated video, such as {labels.videos[0]}.npy")
     return Adopted(tuple(written), tuple(missing))
+
+
+def _adopted(
+    labels: Labels, number: int, paths: Sequence[Path], parts: Sequence[np.ndarray], kind: FeatureKind, *, even: bool
+) -> Features:
+    """One video's features of several arrays (T, C); `even`: its rows are spread over its duration."""
+    values = _joined(paths, parts, shortest=even)
+    rate = None if even else _rate(labels, number, kind)
+    duration_s = _duration(labels, number)
+    if even and duration_s is None:
+        name = labels.videos[number]
+        raise InputError(f"{name}: the annotations state no duration to spread its rows over")
+    grid = Assumed(kind.stride, kind.window, rate, duration_s).grid(paths[0], len(values))
+    end_s = duration_s or float(grid.seconds(len(values) - 0.5))
+    video = VideoInfo(path=str(paths[0]), width=0, height=0, fps=grid.fps, duration_s=end_s, frames=None)
+    source_sha256 = hashlib.sha256("".join(map(content_sha256, paths)).encode()).hexdigest()
+    return Features(values, grid, video, _provenance(kind, source_sha256))
+
+
+def _put(features: Features, out: Path, name: str, *, overwrite: bool) -> None:
+    """Write features, unless the same are there. Raises InputError where others are."""
+    target = out / f"{name}.npy"
+    if not overwrite and target.exists() and sidecar_of(target).exists():
+        there = load_features(target)
+        if (
+            there.provenance.fingerprint() == features.provenance.fingerprint()
+            and np.array_equal(there.grid.times_s, features.grid.times_s)
+            and np.array_equal(there.values, features.values)
+        ):
+            return
+        raise InputError(
+            f"{target}: exists and was made from other files or with other settings; "
+            "pass --overwrite to replace it, or another --out"
+        )
+    save_features(features, out, name)
 
 
 def _arrays(source: Path) -> dict[str, Path]:
