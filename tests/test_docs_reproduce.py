@@ -310,6 +310,19 @@ def test_adopting_again_keeps_what_is_the_same_and_replaces_nothing_else(tmp_pat
     assert len(load_features(tmp_path / "f" / "video_0.npy", check_hash=True).values) == ROWS // 2
 
 
+def test_downloads_are_never_written_over(tmp_path: Path) -> None:
+    annotate(tmp_path / "a.json", ("training", "validation"), ("jump", "swim"), (0, 1))
+    features(tmp_path / "tsp", 512)
+    features(tmp_path / "other", 512, rows=ROWS - 1)
+    before = {path: path.read_bytes() for path in tmp_path.glob("*/*.npy")}
+    for out, more, sentence in (("tsp", ("--overwrite",), "one of the downloaded"), ("other", (), "--overwrite")):
+        command = ["adopt", str(tmp_path / "tsp"), "--annotations", str(tmp_path / "a.json")]
+        command += ["--preset", "activitynet-tsp", "--out", str(tmp_path / out), *more]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 2 and sentence in result.stderr, result.stderr
+    assert {path: path.read_bytes() for path in tmp_path.glob("*/*")} == before
+
+
 def test_downloads_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
     annotate(tmp_path / "a.json", ("training", "validation"), ("jump", "swim"), (0, 1))
     features(tmp_path / "one", 1024, rows=11)

@@ -60,8 +60,9 @@ def test_tvl1_of_pytorch_and_of_compiled_loops_is_opencvs(pairs, method, setting
         assert computed.shape == (*first.shape, 2) and computed.dtype == np.float32
         if tvl1.EXACT_REMAP or method is flow.tvl1_cpu:
             np.testing.assert_array_equal(computed, expected)
-        else:  # releases before 5 round the coordinates of warps
-            assert np.median(np.abs(computed - expected)) <= 0.05
+        else:  # releases before 5 round the coordinates of warps, which many warps and edges amplify
+            share = 99 if settings.warps == 2 and first is pairs[0] else 50
+            assert np.percentile(np.abs(computed - expected), share) <= 0.05
 
 
 class UnfitForNumpy(ModuleType):

@@ -124,8 +124,7 @@ def _raise_dual(u, below, step, dual_x, dual_y, last):  # type: ignore[no-untype
     dual_y[x] = (under * step + dual_y[x]) / slowed
 
 
-@_compiled
-def _sum_in_order(change):  # type: ignore[no-untyped-def]
+def _added(change):  # type: ignore[no-untyped-def]
     total = ZERO
     for y in range(change.shape[0]):
         row = change[y]
@@ -134,14 +133,8 @@ def _sum_in_order(change):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})
-def _sum(change):  # type: ignore[no-untyped-def]
-    total = ZERO
-    for y in range(change.shape[0]):
-        row = change[y]
-        for x in range(row.size):
-            total += row[x]
-    return total
+_sum_in_order = _compiled(_added)
+_sum = njit(nogil=True, error_model="numpy", fastmath={"reassoc", "nsz"})(_added)
 
 
 @_compiled

@@ -9,7 +9,7 @@ import numpy as np
 from vidtad.errors import InputError
 
 MILLISECOND = 1e-3
-"""Annotations no longer than that, in seconds, are none, and those no further apart are one."""
+"""Annotations shorter than that, in seconds, are none, and those no further apart are one."""
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,8 @@ def distinct(table: Annotations, among: Iterable[int]) -> np.ndarray:
 
 def index_names(names: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:
     """Distinct names in order of first appearance, and for each entry its position among them (int64)."""
-    distinct = {name: position for position, name in enumerate(dict.fromkeys(names))}
-    return tuple(distinct), np.fromiter(map(distinct.__getitem__, names), np.int64, len(names))
+    place = {name: position for position, name in enumerate(dict.fromkeys(names))}
+    return tuple(place), np.fromiter(map(place.__getitem__, names), np.int64, len(names))
 
 
 def _columns(rows: Iterable[tuple[Any, ...]], numbers: int) -> tuple[tuple[str, ...], tuple[str, ...], tuple]:

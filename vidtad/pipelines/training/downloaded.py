@@ -108,7 +108,7 @@ def adopt_features(
             parts = [read_rows(path)[::every].astype(np.float32, copy=False) for path in found]
             kind = _kind(model, preset, sum(part.shape[1] for part in parts), found[0])
             features = _adopted(labels, number, found, parts, kind, even=kind.spread if fit is None else fit)
-            _put(features, Path(out), name, overwrite=overwrite)
+            _put(features, found, Path(out) / f"{name}.npy", overwrite=overwrite)
             written.append(name)
         progress(number + 1, len(labels.videos))
     if not written:
@@ -133,22 +133,31 @@ def _adopted(
     return Features(values, grid, video, _provenance(kind, source_sha256))
 
 
-def _put(features: Features, out: Path, name: str, *, overwrite: bool) -> None:
-    """Write features, unless the same are there. Raises InputError where others are."""
-    target = out / f"{name}.npy"
-    if not overwrite and target.exists() and sidecar_of(target).exists():
-        there = load_features(target)
-        if (
-            there.provenance.fingerprint() == features.provenance.fingerprint()
-            and np.array_equal(there.grid.times_s, features.grid.times_s)
-            and np.array_equal(there.values, features.values)
-        ):
+def _put(features: Features, sources: Sequence[Path], target: Path, *, overwrite: bool) -> None:
+    """Write features, unless the same are there. Raises InputError where others are, or what they are made of."""
+    if target.exists() and any(source.exists() and source.samefile(target) for source in sources):
+        raise InputError(f"{target}: is one of the downloaded files; name another --out")
+    if target.exists() and not overwrite:
+        if not _same(features, target):
+            raise InputError(
+                f"{target}: exists and was made from other files or with other settings; "
+                "pass --overwrite to replace it, or another --out"
+            )
+        if sidecar_of(target).exists():
             return
-        raise InputError(
-            f"{target}: exists and was made from other files or with other settings; "
-            "pass --overwrite to replace it, or another --out"
-        )
-    save_features(features, out, name)
+    save_features(features, target.parent, target.stem)
+
+
+def _same(features: Features, target: Path) -> bool:
+    """Whether these features are in the file, whose sidecar may be missing, as after a kill."""
+    if not sidecar_of(target).exists():
+        return np.array_equal(read_rows(target), features.values)
+    there = load_features(target)
+    return (
+        there.provenance.fingerprint() == features.provenance.fingerprint()
+        and np.array_equal(there.grid.times_s, features.grid.times_s)
+        and np.array_equal(there.values, features.values)
+    )
 
 
 def _arrays(source: Path) -> dict[str, Path]:
