@@ -103,7 +103,8 @@ def train(
     unknown = sorted(options.keys() - {field.name for field in fields(kind)})
     if unknown:
         raise InputError(f"training {model} takes no option {unknown[0]!r}")
-    paths = {"features", "start", "label_map"} & {name for name, value in options.items() if value is not None}
+    named = {name for name, value in options.items() if value is not None}
+    paths = {"features", "flow_from", "start", "label_map"} & named
     given: dict[str, Any] = {
         "annotations": Path(annotations),
         "out": Path(out),

@@ -103,12 +103,16 @@ def find_inputs(paths: Iterable[Path], suffixes: frozenset[str], what: str) -> l
 
 
 def check_places(out: Path, ranges: int, keep_flow: Path | None = None, flow_from: Path | None = None) -> None:
-    """Raise InputError for outputs elsewhere that have to be on a disk of this machine, or shared by all."""
+    """Raise InputError for folders elsewhere that have to be on this machine, or shared by all; for flow of ranges."""
     from vidtad.remote import shown, url_of
 
-    for option, folder in (("--keep-flow", keep_flow), ("--flow-from", flow_from)):
-        if folder is not None and url_of(folder) is not None:
+    for option, verb, folder in (("--keep-flow", "keeps", keep_flow), ("--flow-from", "reads", flow_from)):
+        if folder is None:
+            continue
+        if url_of(folder) is not None:
             raise InputError(f"{option} {shown(folder)}: name a folder on this machine")
+        if ranges > 1:
+            raise InputError(f"{option} {verb} the flow of whole videos: leave out --ranges")
     if ranges > 1 and url_of(out) is not None:
         raise InputError(f"--out {shown(out)}: with --ranges, name a folder that all workers share")
 

@@ -33,6 +33,7 @@ from vidtad.cli.options import (
     Engine,
     Every,
     Flip,
+    FlowFrom,
     Overwrite,
     Persons,
     PersonScore,
@@ -84,6 +85,7 @@ def detect(
     ] = None,
     stride: Stride = None,
     window: Window = None,
+    flow_from: FlowFrom = None,
     persons: Persons = None,
     persons_weights: PersonsWeights = None,
     boxes: Boxes = None,
@@ -123,7 +125,7 @@ def detect(
     from vidtad.pipelines.extraction import Decoding
     from vidtad.pipelines.people.timelines import bundle_for
     from vidtad.pipelines.temporal import DETECTORS
-    from vidtad.pipelines.timelines import Job
+    from vidtad.pipelines.timelines import Job, check_flow
 
     default = Path("features")
     if inputs is None and not default.is_dir():
@@ -160,10 +162,12 @@ def detect(
         batch=batch or 8,
         overwrite=overwrite,
         precision=precision,
+        flow_from=flow_from,
     )
     if ranges > 1 and bundle.head not in DETECTORS:
         raise InputError(f"--ranges divides the features of a video; {bundle.name} has none: leave it out")
-    check_places(Path(out), ranges)
+    check_places(Path(out), ranges, flow_from=flow_from)
+    check_flow(bundle, job, paths)
     setup = make_setup(engine, workers, threads, address, device, ranges)
     failed = run_batch(paths, DetectTask(model, bundle.sha256, job, people), setup, results, quiet=quiet)
     results.close(paths, failed)

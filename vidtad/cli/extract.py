@@ -25,6 +25,7 @@ from vidtad.cli.options import (
     Decoder,
     Device,
     Engine,
+    FlowFrom,
     Overwrite,
     Precision,
     Quiet,
@@ -36,7 +37,6 @@ from vidtad.cli.options import (
     Window,
     Workers,
 )
-from vidtad.errors import InputError
 
 
 def extract(
@@ -57,10 +57,7 @@ def extract(
         typer.Option(help="Optical flow by tvl1 (what networks were trained on), tvl1-torch, dis, farneback or raft."),
     ] = None,
     keep_flow: Annotated[Path | None, typer.Option(help="Folder to keep the flow in, as JPEG pictures.")] = None,
-    flow_from: Annotated[
-        Path | None,
-        typer.Option(help="Folder of kept flow to read instead of computing it: --keep-flow's, or denseflow's."),
-    ] = None,
+    flow_from: FlowFrom = None,
     out: Annotated[Path, typer.Option(help="Folder for the feature files.")] = Path("features"),
     window: Window = None,
     stride: Stride = None,
@@ -90,20 +87,16 @@ def extract(
     Example: vidtad extract match.mp4 --extractor i3d --stream rgb,flow --out features
     """
     rate = parse_rate(fps, "--fps")
-    if ranges > 1 and keep_flow is not None:
-        raise InputError("--keep-flow keeps the flow of whole videos: leave out --ranges")
     if flow_from is not None:
         computed = {name for name, value in (("keep_flow", keep_flow), ("flow", flow)) if value is not None}
         refuse(computed, "not with --flow-from, for which no flow is computed")
-        if ranges > 1:
-            raise InputError("--flow-from reads the flow of whole videos: leave out --ranges")
+    check_places(out, ranges, keep_flow, flow_from)
     paths = find_inputs(videos, VIDEO_SUFFIXES, "video")
     from vidtad.pipelines.batches.tasks import ExtractTask
     from vidtad.pipelines.extraction import Decoding
     from vidtad.remote import url_of
     from vidtad.video import probe
 
-    check_places(out, ranges, keep_flow, flow_from)
     if len(paths) == 1 and url_of(paths[0]) is None:
         probe(paths[0], fps=rate)  # before weights are fetched for a file that is no video
     paths = take_shard(paths, shard)

@@ -19,6 +19,12 @@ Strict = Annotated[bool, typer.Option("--strict", help="Treat a damaged video as
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what was made with other settings.")]
 Window = Annotated[int | None, typer.Option(min=1, help="Frames a feature row sees.")]
 Stride = Annotated[int | None, typer.Option(min=1, help="Frames between feature rows.")]
+FlowFrom = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of optical flow to read instead of computing it: `vidtad extract --keep-flow`'s, or denseflow's."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidtad.cli.common import console, given, note, parse_rate, print_json, refuse
+from vidtad.cli.common import check_places, console, given, note, parse_rate, print_json, refuse
 from vidtad.cli.evaluate import show as show_scores
-from vidtad.cli.options import AsJson, Batch, Decoder, Device, Quiet, Stride, Window
+from vidtad.cli.options import AsJson, Batch, Decoder, Device, FlowFrom, Quiet, Stride, Window
 from vidtad.errors import InputError, VidtadError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ Show = Callable[[str, int, int, str], None]
 FOR_SEGMENTS = frozenset(
     (
         "features", "extractor", "protocol", "fps", "stride", "window", "frame_rate", "decoder", "strict",
-        "video_scores", "tensorboard",
+        "video_scores", "tensorboard", "flow_from",
     )
 )
 FOR_PEOPLE = frozenset({"start", "label_map", "trunk", "freeze_trunk"})
@@ -81,6 +81,7 @@ def train(
     fps: Annotated[str | None, typer.Option(help="Resample videos; rate of features without a sidecar.")] = None,
     stride: Stride = None,
     window: Window = None,
+    flow_from: FlowFrom = None,
     frame_rate: Annotated[
         float | None, typer.Option(min=0.1, help="Frames a second of labels that count frames (Label Studio).")
     ] = None,
@@ -125,6 +126,7 @@ def train(
     refuse(given(ctx) & (FOR_SEGMENTS if people else FOR_PEOPLE), f"not for --model {model}")
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out}: name the bundle with .safetensors at its end, as in {out.stem}.safetensors")
+    check_places(out, 1, flow_from=flow_from)
     # Of the processes that torchrun starts, the first one alone talks.
     first = os.environ.get("RANK", "0") == "0"
     shared: dict[str, Any] = {
@@ -157,6 +159,7 @@ def train(
                 strict=strict,
                 video_scores=video_scores,
                 tensorboard=tensorboard,
+                flow_from=flow_from,
             )
             result = run_training(job, Watcher(note if first else lambda sentence: None, progress))
     if not first:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Decoding",
     "Extracted",
+    "InTheWay",
     "LoadedExtractor",
     "Progress",
     "Scratch",
@@ -39,6 +40,7 @@ __all__ = [
     "load_extractor",
     "no_progress",
     "provenance_of",
+    "reading_flow",
 ]
 
 SPARE_PICTURES = 1
@@ -61,6 +63,10 @@ class Decoding:
     decoder: str = "pyav"
     assumed_fps: "Fraction | None" = None
     strict: bool = False
+
+
+class InTheWay(InputError):
+    """Where features belong there are others, of another making."""
 
 
 @dataclass(frozen=True)
@@ -102,16 +108,19 @@ def extract_file(
     with (
         claimed(out, path),
         keeping_flow(loaded, flow_folder),
-        _reading_flow(path, loaded, decoding, flow_from) as extractor,
+        reading_flow(path, loaded, decoding, flow_from) as extractor,
     ):
         return _whole(_extract_claimed(path, extractor, out, decoding, batch, overwrite, progress, leaving=False))
 
 
 @contextmanager
-def _reading_flow(
+def reading_flow(
     path: Path, loaded: LoadedExtractor, decoding: Decoding, flow_from: Path | None
 ) -> Iterator[LoadedExtractor]:
-    """The extractor, which while this is open takes its flow from the pictures of the video; they are checked first."""
+    """The extractor, which while this is open takes its flow from the pictures under `<flow_from>/<stem>`, if any.
+
+    They are checked first: see `extract_file`.
+    """
     if flow_from is None:
         yield loaded
         return
@@ -210,7 +219,7 @@ def _extract_claimed(
             return Extracted(target, found, time.monotonic() - begun, reused=True)
         # An unfinished pair is ours to complete only when the rows it is made of are still there.
         if found is not None or not (scratch.rows() or scratch.joined()):
-            raise InputError(
+            raise InTheWay(
                 f"{target}: exists and was made from another video or with other settings; "
                 "pass --overwrite to replace it, or another --out"
             )

@@ -185,11 +185,17 @@ def _flow_method(name: str, weights: str | None, device: str) -> "tuple[Raft, di
 
 
 def bundle_extractor(
-    bundle: "Bundle", weights: str | None = None, *, device: str = "cpu", precision: str = "auto"
+    bundle: "Bundle",
+    weights: str | None = None,
+    *,
+    device: str = "cpu",
+    precision: str = "auto",
+    flow: Given | None = None,
 ) -> LoadedExtractor:
     """The extractor a detector bundle was trained on, with its sampling; embedded weights unless others are given.
 
     Where the bundle wants RGB and flow but names one of the two extractors, the other one of its family joins in.
+    `flow`: GIVEN for flow that is there as pictures, see `load_extractor`.
     """
     fps = bundle.sampling.get("fps")
     rate = None if fps is None else Fraction(fps)
@@ -198,11 +204,11 @@ def bundle_extractor(
     if "+" not in name and set(streams) <= set(STREAMS):
         name = with_streams(name, streams)
     if bundle.extractor_weights is not None and weights is None:
-        changes = Changes(fps=rate, precision=pick_precision(precision, device), **sampling)
+        changes = Changes(fps=rate, flow=flow, precision=pick_precision(precision, device), **sampling)
         extractor = build(name, bundle.extractor_weights, device=device, changes=changes)
         return LoadedExtractor(extractor, f"bundle:{bundle.name}", digest(bundle.extractor_weights))
     given = weights or bundle.extractor_checkpoint
-    loaded = load_extractor(name, given, device=device, fps=rate, precision=precision, **sampling)
+    loaded = load_extractor(name, given, device=device, fps=rate, flow=flow, precision=precision, **sampling)
     if weights is None and bundle.extractor_sha256 not in (None, loaded.weights_sha256):
         raise InputError(
             f"detector {bundle.name} was trained on features of other weights of {name} than {loaded.weights}: "

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +27,17 @@ def stream_of_flow(loaded: LoadedExtractor, option: str) -> FlowExtractor:
     if isinstance(stream, FlowExtractor):
         return stream
     raise InputError(f"extractor {extractor.name} sees no optical flow: add --stream rgb,flow or drop {option}")
+
+
+def check_flow_from(flow_from: Path, videos: Sequence[Path] = ()) -> None:
+    """Raise InputError, before any weights are fetched, where pictures of flow cannot be.
+
+    Of several videos, one that lacks them does not stop the others: only a single one is looked for.
+    """
+    if not flow_from.is_dir():
+        raise InputError(f"--flow-from {flow_from}: no such folder")
+    if len(videos) == 1:
+        FlowPictures.of(flow_from, videos[0])
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -12,6 +12,7 @@ from vidtad.arrays import is_array
 from vidtad.bundle import Bundle
 from vidtad.checkpoints import cache_dir
 from vidtad.errors import InputError
+from vidtad.extractors import GIVEN
 from vidtad.features import Assumed, load_features, sidecar_of
 from vidtad.pipelines.extraction import (
     Decoding,
@@ -23,7 +24,9 @@ from vidtad.pipelines.extraction import (
     extract_features,
     no_progress,
     provenance_of,
+    reading_flow,
 )
+from vidtad.pipelines.flow_pictures import check_flow_from
 from vidtad.pipelines.ranges import extract_range
 from vidtad.pipelines.temporal import check_fits, detect_features, detector_identity, load_detector
 from vidtad.timeline import Timeline, read_timeline, write_timeline_csv, write_timeline_json
@@ -34,7 +37,7 @@ class Job:
     """What `detect` was asked. `out` None writes nothing.
 
     `stride` and `window`, in frames: of features without a sidecar, at the rate `decoding.assumed_fps`; None: as the
-    detector's own features.
+    detector's own features. `flow_from`: see `extract_file`.
     """
 
     out: Path | None
@@ -46,16 +49,30 @@ class Job:
     batch: int = 8
     overwrite: bool = False
     precision: str = "auto"
+    flow_from: Path | None = None
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.min_score):
             raise InputError(f"--min-score {self.min_score}: not a finite number")
 
 
+def check_flow(bundle: Bundle, job: Job, inputs: Sequence[Path] = ()) -> None:
+    """Raise InputError, before any weights are fetched, where no flow is read though the job says from where."""
+    if job.flow_from is None:
+        return
+    if "flow" not in dict(bundle.channels):
+        raise InputError(f"detector {bundle.name} sees no optical flow: drop --flow-from")
+    features = next(filter(is_array, inputs), None)
+    if features is not None:
+        raise InputError(f"{features}: --flow-from is for videos, not for feature files: leave it out")
+    check_flow_from(job.flow_from, inputs)
+
+
 class Worker(ABC):
     """Turns inputs into timelines with one detector: one input to one timeline on disk, by one process at a time."""
 
     def __init__(self, bundle: Bundle, job: Job, device: str = "cpu"):
+        check_flow(bundle, job)
         self.bundle, self.job, self.device = bundle, job, device
 
     @property
@@ -134,8 +151,10 @@ class TemporalWorker(Worker):
     def timeline(self, path: Path, progress: Progress) -> Timeline:
         """As calling, for the one process that has claimed the output."""
         if is_array(path):
+            check_flow(self.bundle, self.job, [path])
             return self._from_features(path, progress)
-        return self._from_video(path, progress)
+        with reading_flow(path, self._loaded(), self.job.decoding, self.job.flow_from) as loaded:
+            return self._from_video(path, loaded, progress)
 
     def _from_features(self, path: Path, progress: Progress) -> Timeline:
         job = self.job
@@ -153,9 +172,8 @@ class TemporalWorker(Worker):
         fps = job.decoding.assumed_fps or (None if own.get("fps") is None else Fraction(str(own["fps"])))
         return Assumed(job.stride or own["stride"], job.window or own["window"], fps)
 
-    def _from_video(self, path: Path, progress: Progress) -> Timeline:
+    def _from_video(self, path: Path, loaded: LoadedExtractor, progress: Progress) -> Timeline:
         job = self.job
-        loaded = self._loaded()
         identity = provenance_of(path, loaded, job.decoding)
         # Rows pass through a scratch file, so that an interrupted run goes on where it stopped.
         scratch = Scratch(self._rows_folder(), path.stem, identity)
@@ -195,8 +213,9 @@ class TemporalWorker(Worker):
         return self.job.out or cache_dir() / "rows"
 
     def _fitting_extractor(self) -> LoadedExtractor:
+        flow = None if self.job.flow_from is None else GIVEN
         loaded = bundle_extractor(
-            self.bundle, self.job.weights, device=self.device, precision=self.job.precision
+            self.bundle, self.job.weights, device=self.device, precision=self.job.precision, flow=flow
         )
         given, wanted = (
             ", ".join(f"{name} {count}" for name, count in channels)

@@ -1,3 +1,4 @@
+import shutil
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from vidtad.errors import InputError
 from vidtad.features import Assumed
 from vidtad.formats.tables import Annotations
 from vidtad.labels import Labels
+from vidtad.pipelines.extraction import load_extractor
 from vidtad.pipelines.training.augment import JoinedRows, pieces_of, spliced
-from vidtad.pipelines.training.data import features_of, find_material, split_videos
+from vidtad.pipelines.training.data import Extraction, features_of, find_material, split_videos
 from vidtad.training.react import TrainingVideo
 
 
@@ -181,6 +183,28 @@ def test_features_of_different_width_are_refused(tmp_path: Path) -> None:
     assert material.durations["a"].seconds == pytest.approx(4.0)
     with pytest.raises(InputError, match="rows of width 5 in b, 4 in a"):
         features_of(material, None, grid)
+
+
+def test_a_file_in_the_way_is_told_from_a_bad_video(folder: Path, tmp_path: Path) -> None:
+    video = Path(shutil.copy(folder / "a.mp4", tmp_path))
+    place, seeds = tmp_path / "features", [load_extractor("tiny3d", f"random:{seed}") for seed in range(2)]
+    material = find_material(labels_of(each("a")), tmp_path, None, stride=5)
+
+    def rows(seed: int, own: bool) -> bytes:
+        features_of(material, Extraction(seeds[seed], place, own))
+        return (place / "a.npy").read_bytes()
+
+    first = rows(0, own=True)
+    assert rows(0, own=False) == first
+    with pytest.raises(InputError, match=r"a\.npy: made from another video.*another --features folder"):
+        rows(1, own=False)
+    second = rows(1, own=True)
+    assert second != first
+    video.write_text("no video")
+    for own in (True, False):
+        with pytest.raises(InputError, match=r"a\.mp4: not a video"):
+            rows(1, own)
+    assert (place / "a.npy").read_bytes() == second
 
 
 def planted(name: str, rows: int, segments: list[tuple[float, float]]) -> TrainingVideo:

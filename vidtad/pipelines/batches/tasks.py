@@ -20,7 +20,7 @@ from vidtad.pipelines.extraction import (
     extract_in_steps,
     load_extractor,
 )
-from vidtad.pipelines.flow_pictures import FlowPictures
+from vidtad.pipelines.flow_pictures import FlowPictures, check_flow_from
 from vidtad.pipelines.people.timelines import bundle_for, worker_for
 from vidtad.pipelines.ranges import part_of_file
 from vidtad.pipelines.timelines import Job, TemporalWorker
@@ -65,10 +65,7 @@ class ExtractTask:
             return
         if "flow" not in streams_of(self.name()):
             raise InputError(f"extractor {self.name()} sees no optical flow: add --stream rgb,flow or drop --flow-from")
-        if not self.flow_from.is_dir():
-            raise InputError(f"--flow-from {self.flow_from}: no such folder")
-        if len(videos) == 1:  # of several, a bad one does not stop the others
-            FlowPictures.of(self.flow_from, videos[0])
+        check_flow_from(self.flow_from, videos)
 
     def __call__(self, device: str) -> Work:
         """The work on one device: item -> what `--json` says of it; the values are on disk."""
@@ -102,10 +99,7 @@ class ExtractTask:
 
             if not is_away(item, outputs):
                 return here(item, self.out)
-            own = outputs
-            if self.flow_from is not None:
-                own = replace(outputs, key=making(key, FlowPictures.of(self.flow_from, item).sha256()))
-            value, there = with_copies(item, own, here)
+            value, there = with_copies(item, _of_pictures(outputs, item, self.flow_from), here)
             return summary_of(value, item, self.out) if there else value
 
         def start(item: Item, progress: ReportProgress) -> Steps[dict[str, Any]]:
@@ -118,6 +112,13 @@ class ExtractTask:
         if alone or not (device != "cpu" if self.together is None else self.together):
             return work
         return Together(start, loaded.extractor, self.batch)
+
+
+def _of_pictures(outputs: Outputs, item: Path, flow_from: Path | None) -> Outputs:
+    """The same, made of the pictures of the item's flow too, where those are read."""
+    if flow_from is None:
+        return outputs
+    return replace(outputs, key=making(outputs.key, FlowPictures.of(flow_from, item).sha256()))
 
 
 def summary_of(document: dict[str, Any], video: Path, out: Path) -> dict[str, Any]:
@@ -207,7 +208,7 @@ class DetectTask:
                 worker.job = replace(job, out=out)
                 return worker(path, progress).to_json()
 
-            document, _ = with_copies(item, outputs, here)
+            document, _ = with_copies(item, _of_pictures(outputs, item, job.flow_from), here)
             return Detected(parse_timeline(document, item), worker.display_score)
 
         return work

@@ -1,10 +1,12 @@
 """From labels and folders to what training needs: which file belongs to which video, features, and the split."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from vidtad.errors import InputError
 from vidtad.features import Assumed, Features, StoredRows, load_features
 from vidtad.files import VIDEO_SUFFIXES, atomic_write
 from vidtad.labels import Check, Duration, Labels, check, video_id
-from vidtad.pipelines.extraction import Decoding, LoadedExtractor, extract_file
+from vidtad.pipelines.extraction import Decoding, InTheWay, LoadedExtractor, extract_file
 from vidtad.video import probe
 
 VAL_FRACTION = 0.2
@@ -139,13 +141,23 @@ def check_material(labels: Labels, material: Material) -> Check:
 
 @dataclass(frozen=True)
 class Extraction:
-    """How missing features are made, where they go, and whether that folder is ours to replace files in."""
+    """How missing features are made, where they go, and whether that folder is ours to replace files in.
+
+    `decoding`, `batch` and `flow_from` as for `extract_file`.
+    """
 
     loaded: LoadedExtractor
     folder: Path
     own: bool
     decoding: Decoding = field(default_factory=Decoding)
     batch: int = 8
+    flow_from: Path | None = None
+
+
+def name_of_making(loaded: LoadedExtractor, decoding: Decoding) -> str:
+    """A folder's name: equal for equal extractors, weights and `decoding`."""
+    making = json.dumps([loaded.extractor.convention.to_json(), loaded.weights_sha256, repr(decoding)])
+    return f"{loaded.extractor.name.replace('/', '-')}-{hashlib.sha256(making.encode()).hexdigest()[:12]}"
 
 
 def features_of(
@@ -193,20 +205,25 @@ def _unpacked(held: Features, path: Path, folder: Path) -> Features:
 
 
 def _extract(video: Path, extraction: Extraction) -> Path:
-    settings = {"decoding": extraction.decoding, "batch": extraction.batch}
+    extract = partial(
+        extract_file,
+        video,
+        extraction.loaded,
+        extraction.folder,
+        decoding=extraction.decoding,
+        batch=extraction.batch,
+        flow_from=extraction.flow_from,
+    )
     try:
-        return extract_file(video, extraction.loaded, extraction.folder, **settings).path  # type: ignore[arg-type]
-    except InputError as error:
-        target = extraction.folder / f"{video.stem}.npy"
-        if not target.exists():
-            raise
+        return extract().path
+    except InTheWay as error:
         # In a folder of our own an old file is one of a video that has changed since.
         if not extraction.own:
             raise InputError(
-                f"{target}: made from another video, by another extractor or with other settings; "
-                "give another --features folder, or remove the file"
+                f"{extraction.folder / video.stem}.npy: made from another video, by another extractor or with other "
+                "settings; give another --features folder, or remove the file"
             ) from error
-        return extract_file(video, extraction.loaded, extraction.folder, overwrite=True, **settings).path  # type: ignore[arg-type]
+        return extract(overwrite=True).path
 
 
 def one_kind(features: Mapping[str, Features]) -> None:

@@ -30,6 +30,11 @@ DOWNLOADED = "downloaded"
 """The weights of a provenance that nobody knows more of."""
 
 
+def is_bare(features: Features) -> bool:
+    """Whether no sidecar says what these are."""
+    return not features.provenance.source_sha256 and features.provenance.weights in ("", DOWNLOADED)
+
+
 @dataclass(frozen=True)
 class Adopted:
     """Videos whose features were written, and those of the annotations for which a file is missing."""

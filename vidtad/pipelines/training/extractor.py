@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vidtad.bundle import Bundle, load_bundle, read_document
 from vidtad.checkpoints import CHECKPOINTS, builtin_bundle
 from vidtad.errors import InputError
-from vidtad.extractors import build, random_weights
+from vidtad.extractors import Given, build, random_weights, streams_of
 from vidtad.features import Features
 from vidtad.pipelines.extraction import LoadedExtractor, digest, load_extractor
 
@@ -41,26 +41,36 @@ class Chosen:
 
 
 def choose_extractor(
-    name: str | None, weights: str | None, sampling: Sampling = Sampling(), device: str = "cpu"
+    name: str | None,
+    weights: str | None,
+    sampling: Sampling = Sampling(),
+    device: str = "cpu",
+    flow: Given | None = None,
 ) -> Chosen:
     """The extractor `name` (None: that of a bundle given as `weights`, else i3d).
 
     `weights`: as for `load_extractor`, or a bundle that holds an extractor; None is the published checkpoint, and
-    for tiny3d the weights of the demonstration. Raises InputError for an unknown name or unfit weights.
+    for tiny3d the weights of the demonstration. `flow`: GIVEN for flow that is there as pictures. Raises InputError for
+    an unknown name or unfit weights, or flow for an extractor that sees none.
     """
     bundle, notes = _bundle(name, weights)
+    made = name or ("i3d" if bundle is None else bundle.extractor)
+    if flow is not None and "flow" not in streams_of(made):
+        raise InputError(
+            f"extractor {made} sees no optical flow: drop --flow-from, or pass one that does, such as "
+            "--extractor i3d+i3d/flow"
+        )
     if bundle is not None:
         if bundle.extractor_weights is None or name not in (None, bundle.extractor):
             raise InputError(f"--weights {weights}: this bundle does not hold weights of extractor {name or 'any'}")
         state: Mapping[str, Tensor] = bundle.extractor_weights
         fps: dict[str, Any] = {"fps": sampling.fps} if sampling.fps is not None else {}
         extractor = build(
-            bundle.extractor, state, device=device, window=sampling.window, stride=sampling.stride, **fps
+            made, state, device=device, window=sampling.window, stride=sampling.stride, flow=flow, **fps
         )
         return Chosen(LoadedExtractor(extractor, f"bundle:{bundle.name}", digest(state)), state, notes)
-    made = name or "i3d"
     loaded = load_extractor(
-        made, weights, device=device, window=sampling.window, stride=sampling.stride, fps=sampling.fps
+        made, weights, device=device, window=sampling.window, stride=sampling.stride, fps=sampling.fps, flow=flow
     )
     if loaded.is_random:
         notes = ("random extractor weights: a dry run, the detector will carry no meaning",)

@@ -16,11 +16,12 @@ from vidtad.bundle import Bundle, bundle_name, save_bundle
 from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation
 from vidtad.evaluation.protocols import protocol_named
-from vidtad.extractors import find, streams_of
+from vidtad.extractors import GIVEN, find, streams_of
 from vidtad.features import Features, StoredRows, content_sha256
 from vidtad.files import sha256, write_json, write_text
 from vidtad.labels import Check, Duration, Labels, cleaned, read_labels
 from vidtad.pipelines.extraction import Decoding
+from vidtad.pipelines.flow_pictures import check_flow_from
 from vidtad.pipelines.training.agnostic import one_class, scores_of_videos
 from vidtad.pipelines.training.data import (
     Extraction,
@@ -30,9 +31,10 @@ from vidtad.pipelines.training.data import (
     check_material,
     features_of,
     find_material,
+    name_of_making,
     split_videos,
 )
-from vidtad.pipelines.training.downloaded import DOWNLOADED, assumption
+from vidtad.pipelines.training.downloaded import assumption, is_bare
 from vidtad.pipelines.training.extractor import (
     Chosen,
     Sampling,
@@ -58,9 +60,10 @@ class TrainingJob:
     `videos` or `features` (or both: then features are looked for, and put, in that folder). `val_fraction` as in
     `split_videos`. `frame_rate`: of label files that count frames. `protocol`: None for that of the preset, else
     THUMOS14's. `video_scores`: file of class scores of whole videos, which then name what the head finds when it is
-    scored. `precision`: see `learns_in`. `tensorboard`: also write the curves for TensorBoard. `options`: entries of
-    `Plan.options` to replace, such as {"losses": {"mid_quality": "l1"}} for ReAct as its paper says. Beside `out` a
-    folder `<out>.work` holds features, checkpoints and the log. Raises InputError for an unknown precision.
+    scored. `precision`: see `learns_in`. `tensorboard`: also write the curves for TensorBoard. `flow_from`: see
+    `extract_file`. `options`: entries of `Plan.options` to replace, such as {"losses": {"mid_quality": "l1"}} for ReAct
+    as its paper says. Beside `out` a folder `<out>.work` holds features, checkpoints and the log. Raises InputError for
+    an unknown precision.
     """
 
     annotations: Path
@@ -84,6 +87,7 @@ class TrainingJob:
     strict: bool = False
     video_scores: Path | None = None
     tensorboard: bool = False
+    flow_from: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -190,6 +194,10 @@ def _recipe(job: TrainingJob) -> Recipe:
         raise InputError(f"--model {job.model}: cannot be trained; there is {', '.join(RECIPES)}")
     if job.videos is None and job.features is None:
         raise InputError("nothing to train on: pass --videos DIR, or --features DIR")
+    if job.flow_from is not None:
+        if job.videos is None:
+            raise InputError("--flow-from is for videos: pass --videos DIR, or leave it out")
+        check_flow_from(job.flow_from)
     if job.val_fraction is not None and not 0 <= job.val_fraction < 1:
         raise InputError(f"--val-fraction {job.val_fraction:g}: a share of the videos lies between 0 and 1")
     if job.epochs is not None and job.epochs < 1:
@@ -235,12 +243,11 @@ def _features(
     extraction = chosen = None
     part = join()  # before the extractor, whose weights go to this process's own GPU
     if any(name in material.videos for name in material.durations):
-        chosen = choose_extractor(job.extractor, job.weights, job.sampling, job.device)
-        loaded = chosen.loaded
-        making = json.dumps([loaded.extractor.convention.to_json(), loaded.weights_sha256, repr(job.decoding)])
-        name = loaded.extractor.name.replace("/", "-")
-        own = job.work / "features" / f"{name}-{hashlib.sha256(making.encode()).hexdigest()[:12]}"
-        extraction = Extraction(loaded, job.features or own, job.features is None, job.decoding, job.batch)
+        flow = None if job.flow_from is None else GIVEN
+        chosen = choose_extractor(job.extractor, job.weights, job.sampling, job.device, flow)
+        folder = job.features or job.work / "features" / name_of_making(chosen.loaded, job.decoding)
+        own = job.features is None
+        extraction = Extraction(chosen.loaded, folder, own, job.decoding, job.batch, job.flow_from)
     if part.rank:  # the first process extracts, the others find its files
         wait(part)
     features, failed = features_of(
@@ -256,7 +263,7 @@ def _features(
         watcher.say(f"problem: {name} is left out: {reason}")
     if failed and job.strict:
         raise InputError(f"{len(failed)} videos gave no features (--strict); the reasons are given above")
-    bare = next((name for name, held in features.items() if _is_bare(held)), None)
+    bare = next((name for name, held in features.items() if is_bare(held)), None)
     if bare is not None:
         kind, grid = features[bare].provenance.extractor or "unknown", features[bare].grid
         watcher.say(
@@ -345,11 +352,6 @@ def _digest(job: TrainingJob, plan: Plan, data: Data) -> str:
     segments = [(v.name, v.segments.round(6).tolist(), v.labels.tolist()) for v in data.training]
     parts = [plan.to_json(), job.seed, job.model, data.classes, making, segments, data.split.validation]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
-
-
-def _is_bare(held: Features) -> bool:
-    """Whether no sidecar says what these are."""
-    return not held.provenance.source_sha256 and held.provenance.weights in ("", DOWNLOADED)
 
 
 def _place(held: Features) -> Path:
