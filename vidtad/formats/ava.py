@@ -26,6 +26,7 @@ from vidtad.formats.tables import Finding, Findings
 from vidtad.timeline import Timeline
 
 Key = tuple[str, str]
+LARGEST_ID = 2**31
 LABEL_MAP_LINE = re.compile(r'^\s*(?:(name)\s*:\s*"(.*)"|(?:id|label_id)\s*:\s*(\d+))\s*$')
 
 
@@ -200,7 +201,7 @@ def _boxes(table: Iterable[Sequence[Any]], findings: Findings, ids: Mapping[str,
                 action = ids.get(action.strip(), action)
             if len(row) > 2 and (action != "" or ids is None):
                 value = row[7] if len(row) == 8 and row[7] != "" else 0.0
-                cells.extend([*map(_finite, row[2:6]), float(int(action)), _finite(value)])
+                cells.extend([*map(_finite, row[2:6]), float(_whole(action)), _finite(value)])
                 image.append(number)
         except (ValueError, TypeError, OverflowError):
             findings.add("row with a time, box, id or score that is no number", _short(row))
@@ -222,6 +223,13 @@ def _finite(cell: Any) -> float:
     return number
 
 
+def _whole(cell: Any) -> int:
+    number = int(cell)
+    if abs(number) > LARGEST_ID:
+        raise ValueError
+    return number
+
+
 def _short(row: Sequence[Any]) -> str:
     return ",".join(map(str, row))[:80]
 
@@ -230,15 +238,17 @@ def _people_rows(people: Mapping[str, Any], ids: Mapping[str, int], findings: Fi
     out = []
     for video, entries in people.items():
         for person in entries if isinstance(entries, list) else ():
-            box, second = person.get("box"), person.get("time_s")
+            box = person.get("box") if isinstance(person, dict) else None
             if not isinstance(box, list) or len(box) != 4:
                 findings.add("person without a box", video)
                 continue
-            for action in person.get("actions", ()):
-                if action.get("label") not in ids:
-                    findings.add("action label without a number", repr(action.get("label")))
+            actions = person.get("actions")
+            for action in actions if isinstance(actions, list) else ():
+                label = action.get("label") if isinstance(action, dict) else None
+                if not isinstance(label, str) or label not in ids:
+                    findings.add("action label without a number", repr(label)[:60])
                     continue
-                out.append([video, second, *box, ids[action["label"]], action.get("score")])
+                out.append([video, person.get("time_s"), *box, ids[label], action.get("score")])
     return out
 
 

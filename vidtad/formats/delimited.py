@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from vidtad.errors import InputError
-from vidtad.formats.document import SegmentColumns, csv_records, is_number, numbers
+from vidtad.formats.document import SegmentColumns, csv_records, is_number, numbers, refused
 from vidtad.formats.tables import Annotations, Findings, Predictions
 
 SPELLINGS = {
@@ -105,7 +105,8 @@ def predictions_from_columns(table: Mapping[str, Any], findings: Findings) -> Pr
     differ.
     """
     names = columns_of(map(str, table))
-    arrays = {ours: np.asarray(table[theirs]) for ours, theirs in names.items()}
+    with refused("predictions: a column is no list of numbers or names"):
+        arrays = {ours: np.asarray(table[theirs]) for ours, theirs in names.items()}
     sizes = {len(arrays[name]) for name in NEEDED | {"score"} if arrays[name].ndim == 1}
     if len(sizes) != 1 or any(arrays[name].ndim != 1 for name in NEEDED | {"score"}):
         raise InputError("predictions: the columns are not lists of one length")
@@ -128,7 +129,7 @@ def _named(column: np.ndarray, names: Any) -> tuple[list[str], list[int]]:
         distinct, position = np.unique(column, return_inverse=True)
         return [str(name) for name in distinct.tolist()], position.reshape(-1).tolist()
     names = [str(name) for name in np.asarray(names).tolist()]
-    if len(column) and not (column.min() >= 0 and column.max() < len(names)):
+    if column.dtype.kind not in "iu" or (len(column) and not (column.min() >= 0 and column.max() < len(names))):
         raise InputError("predictions: a column points outside its list of names")
     return names, column.astype(np.int64).tolist()
 

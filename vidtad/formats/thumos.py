@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from vidtad.errors import InputError
-from vidtad.formats.document import SegmentColumns, is_decimal, read_text
+from vidtad.formats.document import SegmentColumns, is_decimal, is_number, read_text
 from vidtad.formats.tables import Annotations, Findings, Predictions
 
 CLASS_FILE = re.compile(r"(?P<label>.+)_(?P<subset>test|val)\.txt")
@@ -80,7 +80,7 @@ def class_list(path: Path) -> dict[str, int]:
     for line in read_text(path).splitlines():
         words = line.split()
         if words:
-            if len(words) != 2 or not words[0].isdigit():
+            if len(words) != 2 or not is_number(words[0]):
                 raise InputError(f"{path}: line {line!r} is not 'id name'")
             ids[words[1]] = int(words[0])
     return ids
