@@ -33,7 +33,10 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, help="Worker processes, each with its own model; GPUs are shared out in turn."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker (or of this process). Default: an equal share.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads of each worker, without workers of this process. Default: an equal share."),
+]
 Shard = Annotated[str | None, typer.Option(help="Only part I of N of the inputs, as 1/8 to 8/8, for job arrays.")]
 Ranges = Annotated[
     int, typer.Option(min=1, max=10000, help="Time ranges each video is divided into, for several workers at once.")
