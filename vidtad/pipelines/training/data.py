@@ -54,12 +54,13 @@ def find_material(
     unless it is where features of `videos` are kept. Raises InputError when a folder is missing or no labelled video
     is there.
     """
-    found_videos, unused = _assign(labels, _by_name(_inside(videos, VIDEO_SUFFIXES), videos, "video"))
+    found_videos, unused = _assign(labels, _by_name(files_inside(videos, VIDEO_SUFFIXES), videos, "video"))
     if videos is None:
-        files = arrays_in(features) if features and features.is_file() else arrays_among(_inside(features, SUFFIXES))
+        one = features is not None and features.is_file()
+        files = arrays_in(features) if features and one else arrays_among(files_inside(features, SUFFIXES))
         found_features, loose = _assign(labels, _by_name(files, features, "feature file"))
     else:
-        files = _inside(features, {".npy"}) if features and features.is_dir() else []
+        files = files_inside(features, {".npy"}) if features and features.is_dir() else []
         found_features, loose = _assign(labels, _by_name(files, None, ""))
     durations: dict[str, Duration] = {}
     broken: dict[str, str] = {}
@@ -90,8 +91,11 @@ def _raise_none(
     raise InputError(f"{place}: holds no labelled video: the labels name {labels.videos[0]!r}{example}")
 
 
-def _inside(folder: Path | None, suffixes: Collection[str]) -> list[Path]:
-    """Files of a folder and its subfolders, but for hidden ones and those that trainings keep beside a bundle."""
+def files_inside(folder: Path | None, suffixes: Collection[str]) -> list[Path]:
+    """Files of a folder and its subfolders, but for hidden ones and those that trainings keep beside a bundle.
+
+    Raises InputError when the folder is not there.
+    """
     if folder is None:
         return []
     if not folder.is_dir():
