@@ -23,7 +23,6 @@ import numpy as np
 from vidtad.errors import InputError
 from vidtad.formats.document import csv_rows, is_decimal, named, numbers, parse_json, read_text
 from vidtad.formats.tables import Finding, Findings
-from vidtad.timeline import Timeline
 
 Key = tuple[str, str]
 LARGEST_ID = 2**31
@@ -250,29 +249,3 @@ def _people_rows(people: Mapping[str, Any], ids: Mapping[str, int], findings: Fi
                     continue
                 out.append([video, person.get("time_s"), *box, ids[label], action.get("score")])
     return out
-
-
-def people_text(timeline: Timeline, ids: Mapping[str, int] | None = None, *, decimals: int = 6) -> str:
-    """AVA rows of a timeline's people: `video,time,x1,y1,x2,y2,action_id,score`, by video, time and score.
-
-    ids: numbers of the class names; by default AVA's own where it knows them all, else 1, 2, ... in the order of the
-    detector's classes. Whole seconds are padded to four digits, other times have three decimals. Raises InputError
-    for a class without a number.
-    """
-    names = list(timeline.detector.get("classes", ()))
-    if ids is None:
-        known = {entry.name: entry.id for entry in ava_classes()}
-        own = {name: number for number, name in enumerate(names, 1)}
-        ids = known if all(name in known for name in names) else own
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for video, people in timeline.people.items():
-        for person in sorted(people, key=lambda p: p.time_s):
-            whole = float(person.time_s).is_integer()
-            stamp = f"{int(person.time_s):04d}" if whole else f"{person.time_s:.3f}"
-            box = [f"{side:.{decimals}f}" for side in person.box]
-            for label, score in person.actions:
-                if label not in ids:
-                    raise InputError(f"class {label!r} has no number: give a label map that has it")
-                writer.writerow((video, stamp, *box, ids[label], f"{score:.{decimals}f}"))
-    return text.getvalue()

@@ -5,8 +5,6 @@ truth may add subset and duration_s. Usual other spellings are understood (`vide
 `label-idx`, ...).
 """
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -136,21 +134,3 @@ def _named(column: np.ndarray, names: Any) -> tuple[list[str], list[int]]:
 
 def _ends(row: Mapping[str, Any], names: Mapping[str, str]) -> list[Any]:
     return [row[names["start"]], row[names["end"]]]
-
-
-def predictions_csv(predicted: Predictions) -> str:
-    """CSV of predictions in seconds; nothing is rounded."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("video", "start_s", "end_s", "label", "score"))
-    rows = zip(
-        predicted.video.tolist(),
-        predicted.start.tolist(),
-        predicted.end.tolist(),
-        predicted.label.tolist(),
-        predicted.score.tolist(),
-        strict=True,
-    )
-    for video, start, end, label, score in rows:
-        writer.writerow((predicted.videos[video], repr(start), repr(end), predicted.labels[label], repr(score)))
-    return text.getvalue()

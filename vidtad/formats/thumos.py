@@ -111,26 +111,6 @@ def predictions(text: str, findings: Findings) -> Predictions:
     return Predictions(**table, numbered=True, source="thumos-text", findings=findings.result())
 
 
-def detections_text(predicted: Predictions, ids: dict[str, int] | None = None) -> str:
-    """The kit's detection lines. Raises InputError when a label has no number (`CLASS_IDS` by default)."""
-    ids = CLASS_IDS if ids is None else ids
-    missing = [label for label in predicted.labels if label not in ids]
-    if missing:
-        raise InputError(f"THUMOS text needs a class number for every label; {missing[0]!r} has none")
-    rows = zip(
-        predicted.video.tolist(),
-        predicted.start.tolist(),
-        predicted.end.tolist(),
-        predicted.label.tolist(),
-        predicted.score.tolist(),
-        strict=True,
-    )
-    return "".join(
-        f"{predicted.videos[video]} {start!r} {end!r} {ids[predicted.labels[label]]} {score!r}\n"
-        for video, start, end, label, score in rows
-    )
-
-
 def video_name(text: str) -> str:
     """The name without `.mp4` or `.mpeg`, as the kits compare it."""
     return text.removesuffix(".mp4").removesuffix(".mpeg")
