@@ -226,8 +226,9 @@ def with_options(plan: Plan, asked: Mapping[str, Any]) -> Plan:
     """The plan with some of its options as asked; of `losses` single entries may be given. Raises InputError."""
     unknown = sorted(asked.keys() - plan.options.keys())
     losses = asked.get("losses", {})
-    if unknown or not isinstance(losses, Mapping) or losses.keys() - plan.options["losses"].keys():
-        wrong = unknown or sorted(losses if isinstance(losses, Mapping) else {"losses"})
+    known = plan.options["losses"].keys()
+    wrong = unknown or (sorted(losses.keys() - known) if isinstance(losses, Mapping) else ["losses"])
+    if wrong:
         raise InputError(
             f"training options {', '.join(wrong)}: this model takes {', '.join(plan.options)}, and of losses "
             f"{', '.join(plan.options['losses'])}"
