@@ -99,6 +99,23 @@ def test_a_boris_row_that_ends_early_has_no_subject(tmp_path: Path) -> None:
     assert [(s.start_s, s.end_s, s.track) for s in read_any(path).results["m"]] == [(1.0, 2.0, None)]
 
 
+def test_a_boris_behaviour_that_starts_twice_loses_no_start(tmp_path: Path) -> None:
+    path = tmp_path / "m.tsv"
+    path.write_text(
+        BORIS + "".join(f"m\tm.mp4\ts\twalk\t{k}\t{t}\t\n" for t, k in enumerate(("START", "START", "STOP")))
+    )
+    with pytest.raises(InputError, match="line 3: 'walk' of 's' starts again"):
+        read_any(path)
+
+
+def test_a_count_under_both_its_spellings_is_one_count(tmp_path: Path) -> None:
+    both = {"label": "walk", "segment": [0, 1], "num-instances": 4, "num_instances": 4}
+    rows = [both, both | {"num-instances": 5, "num_instances": 5}]
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps({"database": {"m": {"subset": "test", "duration": 9, "annotations": rows}}}))
+    assert read_annotations(path).extra["num-instances"].tolist() == [4.0, 5.0]
+
+
 def test_classes_beside_thumos_text_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "k.thumos.txt").write_text("v 1.0 2.0 1 0.5\n")
     (tmp_path / "k.thumos.classes.txt").write_bytes(b"\xff\xfe")

@@ -93,6 +93,8 @@ def read(text: str, videos: Videos, path: Path) -> Timeline:
         found = segments.setdefault(name, [])
         key = (name, subject, behaviour)
         if kind == "START":
+            if key in started:
+                raise InputError(f"line {number}: {behaviour!r} of {subject!r} starts again without having stopped")
             noted = SCORE.search(row.get("Comment") or "")
             started[key] = (time_s, float(noted[1]) if noted else 1.0)
         elif kind == "STOP":

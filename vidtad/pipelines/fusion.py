@@ -41,7 +41,7 @@ def read_video_scores(path: Path, classes: Sequence[str] | None = None) -> Video
     for video, row in table.items():
         try:
             values = np.asarray(row, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path}: {video}: the scores are no list of numbers") from error
         if values.shape != (len(names),) or not (np.isfinite(values) & (values >= 0)).all():
             raise InputError(f"{path}: {video}: expected {len(names)} scores of at least 0, one a class")
