@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidtad.arrays import SUFFIXES, arrays_among, arrays_in, file_of
+from vidtad.arrays import SUFFIXES, arrays_among, arrays_in, file_of, video_of
 from vidtad.errors import InputError
 from vidtad.features import Assumed, Features, StoredRows, load_features
 from vidtad.files import VIDEO_SUFFIXES, atomic_write
@@ -111,7 +111,7 @@ def _by_name(files: Sequence[Path], place: Path | None, what: str) -> dict[str, 
         raise InputError(f"{place}: no {what} in this folder")
     found: dict[str, list[Path]] = {}
     for path in files:
-        found.setdefault(path.stem, []).append(path)
+        found.setdefault(video_of(path), []).append(path)
     return found
 
 
@@ -134,7 +134,7 @@ def _assign(labels: Labels, files: Mapping[str, list[Path]]) -> tuple[dict[str, 
         if len(paths) > 1:
             raise InputError(f"{paths[0]} and {paths[1]} have one name and the labels do not say which; move one away")
         assigned[name] = paths[0]
-    taken = {path.stem for path in assigned.values()}
+    taken = {video_of(path) for path in assigned.values()}
     return assigned, tuple(stem for stem in files if stem not in taken)
 
 
