@@ -116,11 +116,15 @@ def _by_name(files: Sequence[Path], place: Path | None, what: str) -> dict[str, 
 
 
 def _assign(labels: Labels, files: Mapping[str, list[Path]]) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """The file of each labelled video, and the names of the files that are left."""
+    """The file of each labelled video, and the names of the files that are left.
+
+    Raises InputError where two files could be one video's, or two videos have one file.
+    """
     lowered: dict[str, str] = {}
     for stem in files:
         lowered.setdefault(stem.casefold(), stem)
     assigned: dict[str, Path] = {}
+    owner: dict[Path, str] = {}
     for name, stated in zip(labels.videos, labels.files, strict=True):
         spellings = (name, f"v_{name}", name.removeprefix("v_"), video_id(stated) if stated else name)
         exact = [s for s in spellings if s in files]
@@ -133,6 +137,8 @@ def _assign(labels: Labels, files: Mapping[str, list[Path]]) -> tuple[dict[str, 
             paths = [path for path in paths if ending and path.parts[-len(ending) :] == ending] or paths
         if len(paths) > 1:
             raise InputError(f"{paths[0]} and {paths[1]} have one name and the labels do not say which; move one away")
+        if (other := owner.setdefault(paths[0], name)) != name:
+            raise InputError(f"{paths[0]}: the file of both {other!r} and {name!r}; give them one name in the labels")
         assigned[name] = paths[0]
     taken = {video_of(path) for path in assigned.values()}
     return assigned, tuple(stem for stem in files if stem not in taken)
