@@ -45,7 +45,6 @@ def _said(url: str) -> Iterator[None]:
         raise RunError(f"{url}: the storage does not answer as it should ({first_line(error)})") from error
 
 
-
 def _filesystem(url: str) -> tuple[Any, str]:
     """The file system of a URL, and the name there. Raises InputError when the package for it is missing."""
     protocol = url.partition("://")[0]

@@ -61,9 +61,7 @@ Boxes = Annotated[
 ]
 BoxesOffset = Annotated[float | None, typer.Option(help="People: seconds to subtract from the times of --boxes.")]
 Every = Annotated[float | None, typer.Option(help="People: seconds between keyframes. Default: 1.")]
-Scales = Annotated[
-    str | None, typer.Option(help="People: short sides in pixels to average over, such as 256,288,320.")
-]
+Scales = Annotated[str | None, typer.Option(help="People: short sides in pixels to average over, such as 256,288,320.")]
 PersonScore = Annotated[
     float | None, typer.Option(help="People: boxes from this score on are people. Default: the detector's, mostly 0.7.")
 ]

@@ -198,9 +198,7 @@ def ensemble_timelines(
     if strangers:
         raise InputError(f"the timelines are not of the same videos ({', '.join(strangers[:3])})")
     shares = [weight / max(weights) for weight in weights]
-    results = {
-        name: _suppressed([t.results[name] for t in timelines], shares, rule) for name in timelines[0].results
-    }
+    results = {name: _suppressed([t.results[name] for t in timelines], shares, rule) for name in timelines[0].results}
     made: dict[str, Any] = {
         "name": "ensemble",
         "ensemble": [dict(timeline.detector) for timeline in timelines],

@@ -228,9 +228,7 @@ class PeopleHead:
         shown = [self._shown(number, resize, (*seed, number), *crop) for number, crop in pairs]
         return collate(shown, self.network.head.config.classes, joint, len(chosen))
 
-    def _shown(
-        self, number: int, resize: int | None, seed: tuple[int, ...], crop: Crop, remain: np.ndarray
-    ) -> "Shown":
+    def _shown(self, number: int, resize: int | None, seed: tuple[int, ...], crop: Crop, remain: np.ndarray) -> "Shown":
         rng, change, key = np.random.default_rng(seed), self.augmentation, self.data[number]
         crop = self.clips.on_pixels(key, crop)
         pictures, original = self.clips(key, resize, crop)

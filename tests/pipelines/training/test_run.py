@@ -93,7 +93,7 @@ def test_what_lies_beside_the_bundle(trained: tuple[Path, Result]) -> None:
 
 def test_the_report_needs_nothing_else(trained: tuple[Path, Result]) -> None:
     page = (trained[0].parent / "mine.report.html").read_text()
-    assert "http" not in page.replace("http-equiv", "") and "<script" not in page and "src=\"data:image/jpeg" in page
+    assert "http" not in page.replace("http-equiv", "") and "<script" not in page and 'src="data:image/jpeg' in page
     assert "<polyline" in page and "Average precision" in page and "held out" in page
     assert "default-src 'none'" in page
 
@@ -169,6 +169,7 @@ def test_test_videos_change_nothing_but_their_own_score(clips: Path, features: P
                 entry["subset"] = "test" if number < 2 else "validation" if number < 4 else "train"
                 if number < 2:
                     entry["annotations"] = [{"label": label, "segment": [1, 2]} for label in labels]
+
         return change
 
     bundles = []

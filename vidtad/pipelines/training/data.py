@@ -328,9 +328,7 @@ def _units(labels: Labels, names: Collection[str]) -> list[list[str]]:
     return list(units.values())
 
 
-def _hold_out(
-    labels: Labels, units: list[list[str]], fraction: float, seed: int
-) -> tuple[list[str], list[str]]:
+def _hold_out(labels: Labels, units: list[list[str]], fraction: float, seed: int) -> tuple[list[str], list[str]]:
     """(training, validation) videos: units in an order drawn from the seed, first those that bring a new class."""
     table = labels.table
     number = {name: position for position, name in enumerate(table.videos)}

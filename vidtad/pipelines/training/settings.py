@@ -50,9 +50,7 @@ class Facts:
     overlap: float = 1.0
 
     @classmethod
-    def of(
-        cls, videos: Sequence[TrainingVideo], classes: int, step_s: float, overlap: float = 1.0
-    ) -> "Facts":
+    def of(cls, videos: Sequence[TrainingVideo], classes: int, step_s: float, overlap: float = 1.0) -> "Facts":
         """Facts of training videos."""
         lengths = np.concatenate([video.segments[:, 1] - video.segments[:, 0] for video in videos])
         rows = np.array([len(video.values) for video in videos])
