@@ -90,9 +90,9 @@ def plain_convolution(self: Any, x: Any, stride: int = 1) -> Any:
     from torch.nn import functional as F
 
     moved = x.transpose(1, 2)
-    return F.conv1d(
-        moved, self.weight, self.bias, stride=stride, padding=self.padding, groups=self.groups
-    ).transpose(1, 2)
+    return F.conv1d(moved, self.weight, self.bias, stride=stride, padding=self.padding, groups=self.groups).transpose(
+        1, 2
+    )
 
 
 def detector(head: str, precision: str = "float32") -> Any:

@@ -71,9 +71,7 @@ MERGING = replace(RELEASED, class_agnostic=False)
 Detect = Callable[[np.ndarray], Detections]
 
 
-def planted(
-    seed: int, count: int, height: tuple[float, float] = HEIGHT, shift: float = STYLE
-) -> list[TrainingVideo]:
+def planted(seed: int, count: int, height: tuple[float, float] = HEIGHT, shift: float = STYLE) -> list[TrainingVideo]:
     """Sequences with their actions; classes 2 s and 2 s + 1 are those of signal s moved down and up."""
     videos = []
     for number in range(count):
@@ -202,9 +200,7 @@ def actionformer(videos: list[TrainingVideo], seed: int, folder: Path, **changes
     config = replace(ACTIONFORMER, **changes)  # type: ignore[arg-type]
     torch.manual_seed(seed)
     head = ActionFormerHead(ActionFormer(config), ActionFormerSequences(videos, config), losses, batch_size=8)
-    schedule = Schedule(
-        epochs=40, lr=2e-3, weight_decay=0.05, decay="cosine", warmup_epochs=5, clip_norm=1.0, ema=0.99
-    )
+    schedule = Schedule(epochs=40, lr=2e-3, weight_decay=0.05, decay="cosine", warmup_epochs=5, clip_norm=1.0, ema=0.99)
     head.network.load_state_dict(train(head, schedule, folder, seed=seed).state)
     network = head.network.eval()
 

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,24 @@ def make_clip(path: Path, height: int, seconds: int) -> None:
         out.mux(stream.encode(None))
 
 
+def line_of(stage: str, cost: tuple[float, float], video_s: float, device: str) -> dict[str, Any]:
+    """What is printed of a stage that cost (processor, elapsed) seconds for so many seconds of video."""
+    import torch
+
+    core, wall = (value / video_s * 3600 for value in cost)
+    used = wall if stage == "network" and device != "cpu" else core
+    return {
+        "stage": stage,
+        "core_s_per_hour": round(core, 1),
+        "wall_s_per_hour": round(wall, 1),
+        "baseline": "real_time",
+        "ratio": round(3600 / used, 3),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
+    }
+
+
 def main() -> None:
     """Print the lines."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -68,19 +87,7 @@ def main() -> None:
     keep_freed_memory()  # as every command does
 
     def show(stage: str, cost: tuple[float, float], video_s: float) -> None:
-        core, wall = (value / video_s * 3600 for value in cost)
-        used = wall if stage == "network" and options.device != "cpu" else core
-        line = {
-            "stage": stage,
-            "core_s_per_hour": round(core, 1),
-            "wall_s_per_hour": round(wall, 1),
-            "baseline": "real_time",
-            "ratio": round(3600 / used, 3),
-            "threads": torch.get_num_threads(),
-            "cores": os.cpu_count(),
-            "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
-        }
-        print(json.dumps(line), flush=True)
+        print(json.dumps(line_of(stage, cost, video_s, options.device)), flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
         clip = Path(folder) / "clip.mp4"

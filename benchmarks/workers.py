@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from extract import FPS, write_movie
+from plain import FPS, write_movie
 
 
 def seconds(videos: Path, out: Path, extractor: str, workers: int) -> float:

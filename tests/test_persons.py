@@ -84,9 +84,7 @@ def test_suppression_leaves_no_pair_above_the_limit_and_drops_none_without_cause
 
 
 def test_boxes_are_tidied() -> None:
-    found = persons.tidy(
-        np.array([[-0.2, 0, 0.5, 1.3], [0.5, 0.5, 0.5, 0.9], [0, 0, 1, 1]]), np.array([0.4, 0.9, 0.8])
-    )
+    found = persons.tidy(np.array([[-0.2, 0, 0.5, 1.3], [0.5, 0.5, 0.5, 0.9], [0, 0, 1, 1]]), np.array([0.4, 0.9, 0.8]))
     np.testing.assert_allclose(found.boxes, [[0, 0, 1, 1], [0, 0, 0.5, 1]])
     np.testing.assert_allclose(found.scores, [0.8, 0.4])
 

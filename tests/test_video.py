@@ -57,9 +57,7 @@ def test_rotation_is_applied(kind: str, turned: int, clips: Path) -> None:
 
 def test_pixels_are_those_encoded(clips: Path) -> None:
     pictures = numbered_frames(5)
-    path = write_clip(
-        clips / "lossless.mkv", pictures, codec="ffv1", pix_fmt="yuv444p", options={"slices": "4"}
-    )
+    path = write_clip(clips / "lossless.mkv", pictures, codec="ffv1", pix_fmt="yuv444p", options={"slices": "4"})
     for frame, picture in zip(open_video(path), pictures, strict=True):
         # The way through YUV costs up to three grey levels.
         assert np.abs(frame.rgb().astype(int) - picture).max() <= 3

@@ -56,9 +56,7 @@ def test_files_that_cannot_be_sought_in_are_walked(reset: bool, tmp_path: Path) 
 
 
 def test_raw_stream_is_walked(tmp_path: Path) -> None:
-    check_order(
-        open_video(write_clip(tmp_path / "x.h264", numbered_frames(120), 30, container_format="h264"))
-    )
+    check_order(open_video(write_clip(tmp_path / "x.h264", numbered_frames(120), 30, container_format="h264")))
 
 
 def check_order(video: Video) -> None:

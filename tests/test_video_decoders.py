@@ -64,9 +64,7 @@ def test_same_frames_same_times_or_refused(decoder: str, kind: str, clips: Path)
         for frame in video:
             found.append((frame.index, frame.time_s))
             pixels = frame.rgb()
-            assert number_of(pixels, video.info.rotation) == number_of(
-                pictures[frame.index], video.info.rotation
-            )
+            assert number_of(pixels, video.info.rotation) == number_of(pictures[frame.index], video.info.rotation)
             if kind not in PIXELS_MAY_DIFFER:
                 assert np.array_equal(pixels, pictures[frame.index])
     except InputError as error:

@@ -117,9 +117,7 @@ _THUMOS = FeatureKind("i3d/thumos14", 16, 4, None, _I3D)
 _ACTIVITYNET_TRAINING = ActionFormerTraining(
     lr=1e-3, batch=16, epochs=15, smoothing=0.1, regression=2.0, normaliser=200.0
 )
-_ACTIVITYNET_DECODING = ActionFormerDecoding(
-    min_length=0.001, sigma=0.75, top_k=100, class_agnostic=True, voting=0.9
-)
+_ACTIVITYNET_DECODING = ActionFormerDecoding(min_length=0.001, sigma=0.75, top_k=100, class_agnostic=True, voting=0.9)
 _EPIC = FeatureKind("slowfast/epic", 32, 16, 30, (("rgb", 2304),))
 _EPIC_DECODING = ActionFormerDecoding(candidates=5000, sigma=0.4, top_k=2000)
 _EPIC_TRAINING = ActionFormerTraining(epochs=21, normaliser=250.0, keep=0.3)

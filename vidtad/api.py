@@ -47,9 +47,7 @@ def extract(
     finished file of the same making is read back instead. Raises InputError or RunError with one sentence.
     """
     rate = None if fps is None else Fraction(fps)
-    loaded = load_extractor(
-        extractor, weights, device=pick_device(device), window=window, stride=stride, fps=rate
-    )
+    loaded = load_extractor(extractor, weights, device=pick_device(device), window=window, stride=stride, fps=rate)
     return extract_file(Path(video), loaded, Path(out), decoding=Decoding(assumed_fps=rate)).features
 
 

@@ -27,6 +27,11 @@ def file_of(path: Path) -> Path:
     return parent if parent.suffix.lower() in HDF5 and parent.is_file() else path
 
 
+def video_of(path: Path) -> str:
+    """The name of the video whose array this is; that of an array in an HDF5 file is whole, whatever dots are in it."""
+    return path.stem if file_of(path) == path else path.name
+
+
 def is_array(path: Path) -> bool:
     """Whether this names a feature array, by its suffix."""
     return path.suffix.lower() in SUFFIXES or file_of(path) != path

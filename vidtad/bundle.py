@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidtad.errors import InputError, RunError
+from vidtad.errors import InputError, RunError, first_line
 from vidtad.files import atomic_write, sha256
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def load_bundle(path: Path) -> Bundle:
                     raise InputError(f"{path}: not a sound bundle (unexpected tensor {key[:100]!r})")
                 weights[part][key[len(_PREFIXES[part]) :]] = file.get_tensor(key)
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: damaged bundle ({_first_line(error)}); get the file again") from error
+        raise InputError(f"{path}: damaged bundle ({first_line(error)}); get the file again") from error
     known = {f.name for f in fields(Bundle) if f.init} - set(_PREFIXES)
     unknown = sorted(set(document) - known)
     if unknown:
@@ -154,7 +154,7 @@ def load_bundle(path: Path) -> Bundle:
     except InputError as error:
         raise InputError(f"{path}: not a sound bundle ({error})") from error
     except TypeError as error:
-        raise InputError(f"{path}: not a sound bundle ({_first_line(error)})") from error
+        raise InputError(f"{path}: not a sound bundle ({first_line(error)})") from error
     object.__setattr__(bundle, "_file_sha256", sha256(path))
     return bundle
 
@@ -178,7 +178,7 @@ def read_document(path: Path) -> dict[str, Any]:
                 raise InputError(f"{path}: not a bundle (its header of {length} bytes exceeds {MAX_HEADER})")
             raw = file.read(length)
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({_first_line(error)})") from error
+        raise InputError(f"{path}: cannot be read ({first_line(error)})") from error
     header = _parse(raw, path, "not a safetensors file")
     metadata = header.get("__metadata__")
     text = metadata.get(METADATA_KEY) if isinstance(metadata, dict) else None
@@ -218,7 +218,7 @@ def _serialise(bundle: Bundle) -> bytes:
     try:
         return save(tensors, metadata={METADATA_KEY: text})
     except (SafetensorError, ValueError, KeyError) as error:
-        raise RunError(f"bundle {bundle.name}: cannot be written ({_first_line(error)})") from error
+        raise RunError(f"bundle {bundle.name}: cannot be written ({first_line(error)})") from error
 
 
 def _plain(value: Any, where: str, depth: int = 0) -> Any:
@@ -302,7 +302,3 @@ def _check_weights(weights: Any, where: str) -> "dict[str, Tensor]":
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
             raise InputError(f"{where}: {key[:100]} holds values that are not finite numbers")
     return dict(weights)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

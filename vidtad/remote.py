@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from vidtad.errors import InputError, RunError
+from vidtad.errors import InputError, RunError, first_line
 
 _FORM = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "tos"})
@@ -40,13 +40,9 @@ def _said(url: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise InputError(f"{url}: no such file or folder") from error
     except PermissionError as error:
-        raise RunError(f"{url}: no permission ({_first(error)})") from error
+        raise RunError(f"{url}: no permission ({first_line(error)})") from error
     except Exception as error:
-        raise RunError(f"{url}: the storage does not answer as it should ({_first(error)})") from error
-
-
-def _first(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise RunError(f"{url}: the storage does not answer as it should ({first_line(error)})") from error
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -62,7 +58,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     except RunError as error:
         cause = error.__cause__
         if isinstance(cause, ImportError):
-            raise InputError(f"{url}: {protocol}:// needs one more package ({_first(cause)})") from cause
+            raise InputError(f"{url}: {protocol}:// needs one more package ({first_line(cause)})") from cause
         if isinstance(cause, ValueError):
             raise InputError(f"{url}: {protocol}:// is no protocol that fsspec knows") from cause
         raise

@@ -45,6 +45,10 @@ class PersonBox:
 
     def __post_init__(self) -> None:
         x1, y1, x2, y2 = self.box
+        if not 0 <= self.time_s < math.inf:
+            raise InputError(f"person at {self.time_s:g} s: a time is a finite number of at least 0")
+        if not all(map(math.isfinite, (self.box_score, *(score for _, score in self.actions)))):
+            raise InputError(f"person at {self.time_s:g} s: a score is not a number")
         if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
             raise InputError(f"box {self.box} at {self.time_s:g} s: expected 0 <= x1 < x2 <= 1, the same for y")
 
@@ -153,8 +157,9 @@ def _segment_json(s: Segment) -> dict[str, Any]:
 
 
 def _segment_from_json(entry: Mapping[str, Any]) -> Segment:
-    start_s, end_s = entry["segment"]
-    return Segment(float(start_s), float(end_s), str(entry["label"]), float(entry["score"]), entry.get("track"))
+    (start_s, end_s), track = entry["segment"], entry.get("track")
+    score = float(entry["score"])
+    return Segment(float(start_s), float(end_s), str(entry["label"]), score, None if track is None else int(track))
 
 
 def _person_json(p: PersonBox) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from vidtad.errors import InputError, RunError
+from vidtad.errors import InputError, RunError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -198,9 +198,9 @@ def _read_npz(path: Path, size: int, shown: Path) -> dict[str, Any]:
                 with archive.open(member) as file:
                     arrays[member.filename.removesuffix(".npy")] = _read_npy(np, file, member.file_size)
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError) as error:
-        raise InputError(f"{shown}: not readable as arrays ({_first_line(error)})") from error
+        raise InputError(f"{shown}: not readable as arrays ({first_line(error)})") from error
     except (RuntimeError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        raise InputError(f"{shown}: damaged .npz file ({_first_line(error)})") from error
+        raise InputError(f"{shown}: damaged .npz file ({first_line(error)})") from error
     return arrays
 
 
@@ -227,7 +227,7 @@ def _read_safetensors(path: Path, shown: Path) -> dict[str, Any]:
             # Cloned: the tensors of an open file are views of it, and a gzip's unpacked copy is deleted.
             return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        raise InputError(f"{shown}: damaged safetensors file ({_first_line(error)})") from error
+        raise InputError(f"{shown}: damaged safetensors file ({first_line(error)})") from error
 
 
 def _read_pickle(path: Path, size: int, shown: Path) -> Any:
@@ -258,7 +258,7 @@ def _read_torch(path: Path, shown: Path) -> Any:
             raise InputError(f"{shown}: refused, it holds {held}; get the weights alone") from error
         # Without the advice PyTorch adds, which is to load the file with its code.
         found = re.search(r"WeightsUnpickler error: ([^\n]*)", str(error))
-        reason = found[1][:200] if found else _first_line(error)
+        reason = found[1][:200] if found else first_line(error)
         raise InputError(f"{shown}: not readable as a PyTorch file ({reason}); get the file again") from error
 
 
@@ -357,7 +357,3 @@ class _Plainer:
         if claimed > max(tensor.untyped_storage().nbytes(), 16 << 20):
             raise InputError(f"{self.shown}: a tensor {list(tensor.shape)} claims more than the file holds")
         return tensor
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

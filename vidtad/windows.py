@@ -15,9 +15,7 @@ def react_windows(n_snippets: int, clip_len: int = 256, stride_rate: float = 0.2
     """
     step = int(clip_len * stride_rate)
     if n_snippets < 1 or clip_len < 1 or step < 1:
-        raise ValueError(
-            f"cannot window {n_snippets} snippets with clip_len {clip_len} and stride_rate {stride_rate}"
-        )
+        raise ValueError(f"cannot window {n_snippets} snippets with clip_len {clip_len} and stride_rate {stride_rate}")
     count = max(math.ceil((n_snippets - clip_len) / step) + 1, 1)
     return [slice(w * step, min(w * step + clip_len, n_snippets)) for w in range(count)]
 

@@ -32,9 +32,7 @@ def boxes(clip: Path) -> tuple[object, ...]:
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_every_head_to_a_table_and_a_timeline(
-    head: str, clip: Path, bundles: dict[str, Path], tmp_path: Path
-) -> None:
+def test_every_head_to_a_table_and_a_timeline(head: str, clip: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
     result = run("detect", clip, "--model", bundles[head], *boxes(clip), "--out", tmp_path)
     assert result.exit_code == 0, result.stderr
     timeline = read_timeline(tmp_path / f"{clip.stem}.json")
@@ -56,9 +54,7 @@ def test_options_reach_the_detector(clip: Path, bundles: dict[str, Path], tmp_pa
     assert {person["time_s"] for person in document["people"][clip.stem]} == {0.0, 2.0}
 
 
-def test_scores_from_which_people_and_actions_count(
-    clip: Path, bundles: dict[str, Path], tmp_path: Path
-) -> None:
+def test_scores_from_which_people_and_actions_count(clip: Path, bundles: dict[str, Path], tmp_path: Path) -> None:
     scored = tmp_path / "boxes.csv"
     scored.write_text("".join(f"{clip.stem},1,0.{x},0.1,0.{x + 3},0.9,,{s}\n" for x, s in ((1, 0.9), (5, 0.66))))
     command = ("detect", clip, "--model", bundles["linear"], "--boxes", scored, "--out", "-")

@@ -149,3 +149,18 @@ def test_thresholds_said_twice_count_once_and_epic_rules_on_plain_labels_are_tol
     assert evaluate_files(*pair, "thumos14", tiou=[0.5, 0.5, 0.3]).protocol.tiou == (0.5, 0.3)
     told = [finding for finding in evaluate_files(*pair, "epic").findings if "verb and noun" in finding.kind]
     assert len(told) == 1 and told[0].count == 2 and not told[0].serious
+
+
+def test_what_boxes_have_no_use_for_is_refused_not_passed_over(tmp_path):
+    basic = FIXTURES / "ava_eval" / "basic"
+    pair = basic / "gt.csv", basic / "det.csv"
+    (tmp_path / "excluded.csv").write_text("nobody,0902\n")
+    whole = evaluate_files(*pair, "ava-acar").average_mAP
+    assert evaluate_files(*pair, "ava-acar", blocked=tmp_path / "excluded.csv").average_mAP == whole
+    for wrong, sentence in (
+        ({"blocked": tmp_path / "excluded.csv"}, "ava-acar"),
+        ({"blocked": ["v"]}, "file"),
+        ({"subset": "validation"}, "subset"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            evaluate_files(*pair, "ava", **wrong)

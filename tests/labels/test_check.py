@@ -36,6 +36,9 @@ def test_clean_labels_have_nothing_serious() -> None:
         (("a", "eat", 5.0, 5.0), "segment without length"),
         (("a", "eat", 5.0, 5.0005), "segment without length"),
         (("a", "eat", -1.0, 5.0), "segment that begins before 0"),
+        (("a", "eat", -1.0, 0.0005), "segment that ends before 0"),
+        (("a", "eat", -2.0, -1.0), "segment that ends before 0"),
+        (("a", "eat", 9.9995, 12.0), "segment that lies less than a millisecond inside its video"),
         (("a", "", 1.0, 5.0), "segment without a label"),
         (("c", "eat", 1.0, 5.0), "labelled video that is not there"),
         (("a", "Eat ", 1.0, 5.0), "two classes that differ in spelling only"),
@@ -98,6 +101,30 @@ def test_cleaning_cuts_and_drops() -> None:
     table = cleaned(labels, TWO).table
     assert table.videos == ("a", "b") and table.subset == ("y", "z") and table.duration.tolist() == [10.0, 20.0]
     assert list(zip(table.start, table.end, strict=True)) == [(0.0, 2.0), (9.0, 10.0), (3.0, 4.0)]
+
+
+def test_what_ends_alike_in_its_video_is_stated_twice() -> None:
+    labels = labels_of(("a", "eat", 9.0, 12.0), ("a", "eat", 9.0, 15.0))
+    assert counts(check(labels, TWO))["segment stated twice"] == 1 and len(cleaned(labels, TWO).table) == 1
+    assert "segment stated twice" not in counts(check(labels, None))
+
+
+ENDS = st.sampled_from([-1.0, -0.0005, 0.0, 0.0005, 3.0, 3.0005, 9.999, 9.9995, 10.0, 10.0005, 11.0])
+
+
+@given(st.lists(st.tuples(st.sampled_from(["eat", "walk", " "]), ENDS, ENDS), min_size=1, max_size=8))
+def test_what_is_said_to_be_left_out_is_left_out(drawn: list[tuple[str, float, float]]) -> None:
+    """Whatever is wrong with a segment, the report and what is trained on agree about it."""
+    rows = [("a", label, start, end) for label, start, end in drawn]
+    for row in rows:
+        labels = labels_of(row)
+        said = " ".join(finding.kind for finding in check(labels, TWO).findings)
+        assert ("(left out)" in said) == (len(cleaned(labels, TWO).table) == 0), (row, said)
+        assert row[1] == " " or "(cut)" not in said or "(left out)" not in said, (row, said)
+    labels = labels_of(*rows)
+    said = counts(check(labels, TWO))
+    left = sum(len(cleaned(labels_of(row), TWO).table) for row in rows)
+    assert left - said.get("segment stated twice", 0) == len(cleaned(labels, TWO).table)
 
 
 @given(

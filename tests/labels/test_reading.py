@@ -112,7 +112,7 @@ def test_two_videos_of_one_name_are_refused(tmp_path: Path) -> None:
         ("x.csv", "name,from,to\na,1,2\n", "no labels of a known layout"),
         ("x.csv", "video,start,end,label\na,x,2,eat\n", "no usable segment"),
         ("x.json", "{", "not valid JSON"),
-        ("x.eaf", "<ANNOTATION_DOCUMENT><TIER>", "not a sound ELAN document"),
+        ("x.eaf", "<ANNOTATION_DOCUMENT><TIER>", "not valid XML"),
         ("x.eaf", '<!DOCTYPE a [<!ENTITY b "c">]><ANNOTATION_DOCUMENT/>', "document type"),
         ("x.json", json.dumps({"results": {"v": [{"label": "a", "score": 1, "segment": [0, 1]}]}}), "predictions"),
         ("x.csv", "", "known layout"),
@@ -195,3 +195,18 @@ def test_spoiled_texts_give_labels_or_one_sentence(
         assert str(file) in str(error)
     else:
         assert np.isfinite(labels.table.start).all() and np.isfinite(labels.table.end).all()
+
+
+def test_an_elan_document_is_utf_8_whatever_it_says(tmp_path: Path) -> None:
+    """As it is decoded before it is parsed; parsed anew in another encoding, accents came out as two signs."""
+    for encoding in ("ISO-8859-1", "no-such-encoding"):
+        path = tmp_path / "m.eaf"
+        path.write_text(EAF.replace("UTF-8", encoding).replace("<ANNOTATION_VALUE>", "<ANNOTATION_VALUE>é", 1))
+        assert any(label.startswith("é") for label in read_labels(path).table.labels)
+
+
+def test_frames_beyond_all_are_no_segment(tmp_path: Path) -> None:
+    value = {"ranges": [{"start": 10**400, "end": 9}, {"start": 1, "end": 50}], "timelinelabels": ["x"]}
+    path = tmp_path / "l.json"
+    path.write_text(json.dumps([{"data": {"video": "m.mp4"}, "annotations": [{"result": [{"value": value}]}]}]))
+    assert read_labels(path).table.end.tolist() == [2.0]

@@ -82,9 +82,7 @@ def test_longer_clips_run_with_the_same_weights_and_the_centre_moves_along() -> 
     longer = (torch.full((1, SMALL.channels, 24, 5, 6), 0.3),)
     located, further = (network.embedding(m[0]) for m in (constant, longer))
     assert located[0, -1, 0, 0, 0] != located[0, -1, -1, 0, 0], "time must be told"
-    torch.testing.assert_close(
-        located[0, -4:, 0, 0, 0], network.embedding.time(torch.tensor([[-15 / 16]]))[0]
-    )
+    torch.testing.assert_close(located[0, -4:, 0, 0, 0], network.embedding.time(torch.tensor([[-15 / 16]]))[0])
     torch.testing.assert_close(further[0, -4:, 12, 0, 0], network.embedding.time(torch.tensor([[1 / 24]]))[0])
 
 
@@ -99,9 +97,7 @@ def test_proposed_boxes_score_as_given_ones() -> None:
     given = network.scores(network(seen, proposals)).split([len(regions) for regions in proposals])
     for found, expected in zip(network.detect(seen, size), given, strict=True):
         assert len(found.boxes) == len(expected)
-        torch.testing.assert_close(
-            found.scores.sort(dim=0).values, expected.sort(dim=0).values, rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(found.scores.sort(dim=0).values, expected.sort(dim=0).values, rtol=1e-4, atol=1e-5)
 
 
 def test_given_boxes_need_no_proposals() -> None:

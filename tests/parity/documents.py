@@ -15,7 +15,7 @@ DESCRIPTIONS = (
     "what", "case", "note", "subset", "label_ids", "blocked_videos", "tiou_source", "tiou_thresholds",
     "recall_top_k", "thresholds", "tiou", "k", "max_avg_nr_proposals", "limit_factor", "bins",
     "minimum_normalized_precision",
-)
+)  # fmt: skip
 RANGE = "mAP_range_over_row_orders"
 RANGE_MARGIN = 5e-4
 

@@ -111,9 +111,7 @@ def tvl1_flow(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndar
                 assert np.array_equal(flow.tvl1_cpu(first[None], second[None], settings)[0], computed)
             outputs[f"{pair}/{variant}"] = computed
             if settings.epsilon:
-                errors = [
-                    np.linalg.norm(found - true, axis=2).mean() for found in (computed, io[f"{pair}/{variant}"])
-                ]
+                errors = [np.linalg.norm(found - true, axis=2).mean() for found in (computed, io[f"{pair}/{variant}"])]
                 assert abs(errors[0] - errors[1]) <= 0.015, f"{pair}/{variant}: end-point errors {errors}"
     return outputs
 

@@ -44,8 +44,7 @@ def postproc(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarr
         for w, cut in enumerate(cuts):
             assert io[f"{video}.window_{w}.snippets"] == cut.stop - cut.start
         segments, scores = (
-            np.stack([io[f"{video}.window_{w}.{part}"] for w in range(len(cuts))])
-            for part in ("segments", "scores")
+            np.stack([io[f"{video}.window_{w}.{part}"] for w in range(len(cuts))]) for part in ("segments", "scores")
         )
         if kind == "merged":
             outputs[name] = table(react_candidates(segments, scores, cuts, float(threshold)), n)
@@ -63,8 +62,7 @@ def suppressed(manifest: Manifest, io: Arrays, case: str, how: str) -> tuple[np.
     else:
         count = int(re.search(r"N=(\d+)", manifest["inputs"][case])[1])  # type: ignore[index]
         centre, length, score = (
-            seeded.array(f"input:nms.{part}", (count,), manifest["seed"])
-            for part in ("center", "length", "score")
+            seeded.array(f"input:nms.{part}", (count,), manifest["seed"]) for part in ("center", "length", "score")
         )
         centre, half = (centre - 0.5) * 2304, ((length - 0.5) ** 2 * 60 + np.float32(0.25)) / 2
         segments, scores = np.stack([centre - half, centre + half], axis=1), (score - 0.5) ** 3

@@ -124,9 +124,7 @@ def network_outputs(model: ReAct, output: ReActOutput, seen: dict[str, Tensor]) 
         "memory": output.memory,
         "init_reference": initial,
         # The released code also refines after the last layer, from its output before the final norm.
-        "inter_references": torch.stack(
-            [*output.segments[:last], model.refine(last, seen[f"dec{last}"], entering)]
-        ),
+        "inter_references": torch.stack([*output.segments[:last], model.refine(last, seen[f"dec{last}"], entering)]),
         "hidden": torch.stack(
             [*(seen[f"dec{i}"] for i in range(last)), model.transformer.decoder.norm(seen[f"dec{last}"])]
         ),
@@ -214,9 +212,7 @@ def windows(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarra
             outputs[f"{video}.train{k}.first_row"] = np.array(float(cut.start * c["feature_stride"]))
             outputs[f"{video}.train{k}.snippets"] = np.array(cut.stop - cut.start)
             outputs[f"{video}.train{k}.gt"] = np.concatenate([gt[rows, :1], segments], axis=1)
-        outputs[f"{video}.test.first_row"] = np.array(
-            [float(cut.start * c["feature_stride"]) for cut in cuts]
-        )
+        outputs[f"{video}.test.first_row"] = np.array([float(cut.start * c["feature_stride"]) for cut in cuts])
         outputs[f"{video}.test.snippets"] = np.array([cut.stop - cut.start for cut in cuts])
         outputs[f"{video}.snippets"] = np.array(n)
         outputs[f"{video}.train_windows"] = np.array(len(kept))
@@ -247,9 +243,7 @@ def targets_of(io: Arrays, windows: int) -> Targets:
 
 def matching(output: ReActOutput, targets: Targets, config: LossConfig) -> dict[str, np.ndarray]:
     outputs: dict[str, np.ndarray] = {}
-    cost = match_cost(
-        output.logits, output.segments, targets.bounds().float(), targets.labels, config
-    ).detach()
+    cost = match_cost(output.logits, output.segments, targets.bounds().float(), targets.labels, config).detach()
     for index, matched in enumerate(match(output.logits, output.segments, targets, config)):
         outputs[f"match.layer{index}.cost"] = cost[index].numpy()
         for window in range(output.logits.shape[1]):

@@ -67,6 +67,7 @@ def test_both_layouts_are_read(tmp_path: Path) -> None:
         ({"class": ["x"], "results": {"a": [0.5, 0.5]}}, "expected 1 scores"),
         ({"class": ["x"], "results": {"a": [-0.5]}}, "at least 0"),
         ({"class": ["x"], "results": {"a": ["high"]}}, "no list of numbers"),
+        ({"class": ["x"], "results": {"a": [10**400]}}, "no list of numbers"),
         ({"class": ["x"], "results": {"a": [float("nan")]}}, "expected"),
     ],
 )

@@ -127,9 +127,7 @@ def test_short_videos_lose_a_random_share() -> None:
 
 def test_edge_of_a_crop_counts_half_a_window() -> None:
     plain, wide = (ActionFormerSequences([video(70, [(63.5, 66.5)])], CONFIG, edge=edge) for edge in (0.0, 2.0))
-    kept = [
-        {data.draw(0, np.random.default_rng(seed)).start for seed in range(300)} for data in (plain, wide)
-    ]
+    kept = [{data.draw(0, np.random.default_rng(seed)).start for seed in range(300)} for data in (plain, wide)]
     # The action lies at 63 to 66; half of it is inside from a crop that ends at 64.5.
     assert min(kept[0]) == 1 and min(kept[1]) == 0
 

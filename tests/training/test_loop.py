@@ -204,8 +204,7 @@ def test_contrastive_draws() -> None:
         scale = data.windows[own].length / 32
         kept = data.windows[own].segments
         inside = [
-            ((inner >= (m - s / 2) * scale - 1e-9) & (inner <= (m + s / 2) * scale + 1e-9)).all()
-            for m, s in kept
+            ((inner >= (m - s / 2) * scale - 1e-9) & (inner <= (m + s / 2) * scale + 1e-9)).all() for m, s in kept
         ]
         short = [((inner[:, 1] - inner[:, 0]) <= 0.5 * s * scale + 1e-9).all() for _, s in kept]
         assert any(a and b for a, b in zip(inside, short, strict=True))

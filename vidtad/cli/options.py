@@ -33,7 +33,10 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, help="Worker processes, each with its own model; GPUs are shared out in turn."),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads of each worker. Default: an equal share.")]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, help="CPU threads of each worker, without workers of this process. Default: an equal share."),
+]
 Shard = Annotated[str | None, typer.Option(help="Only part I of N of the inputs, as 1/8 to 8/8, for job arrays.")]
 Ranges = Annotated[
     int, typer.Option(min=1, max=10000, help="Time ranges each video is divided into, for several workers at once.")
@@ -58,9 +61,7 @@ Boxes = Annotated[
 ]
 BoxesOffset = Annotated[float | None, typer.Option(help="People: seconds to subtract from the times of --boxes.")]
 Every = Annotated[float | None, typer.Option(help="People: seconds between keyframes. Default: 1.")]
-Scales = Annotated[
-    str | None, typer.Option(help="People: short sides in pixels to average over, such as 256,288,320.")
-]
+Scales = Annotated[str | None, typer.Option(help="People: short sides in pixels to average over, such as 256,288,320.")]
 PersonScore = Annotated[
     float | None, typer.Option(help="People: boxes from this score on are people. Default: the detector's, mostly 0.7.")
 ]

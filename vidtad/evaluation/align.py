@@ -65,13 +65,8 @@ def align(
     findings = Findings()
     subset = choose_subset(truth, predicted, subset, findings)
     gone = set(blocked)
-    chosen = np.array(
-        [
-            name not in gone and (subset == "" or part == subset)
-            for name, part in zip(truth.videos, truth.subset, strict=True)
-        ],
-        bool,
-    )
+    pairs = zip(truth.videos, truth.subset, strict=True)
+    chosen = np.array([name not in gone and subset in ("", part) for name, part in pairs], bool)
     rows = _evaluated_rows(truth, chosen, protocol, findings)
     if not len(rows):
         raise InputError(f"ground truth: no annotation to evaluate{f' in subset {subset!r}' if subset else ''}")

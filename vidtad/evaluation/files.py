@@ -17,7 +17,7 @@ from vidtad.evaluation.proposals import proposal_recall
 from vidtad.evaluation.protocols import Protocol, protocol_named
 from vidtad.evaluation.result import Evaluation
 from vidtad.evaluation.scoring import evaluate
-from vidtad.formats.ava import action_names, ava_classes, is_rows, read_boxes, read_excluded, read_label_map
+from vidtad.formats.ava import Key, action_names, ava_classes, is_rows, read_boxes, read_excluded, read_label_map
 from vidtad.formats.document import read_text
 from vidtad.formats.reading import read_annotations, read_predictions
 from vidtad.formats.tables import Annotations, Findings, Predictions
@@ -66,7 +66,9 @@ def evaluate_files(
     preset = protocol_named(protocol) if protocol else None
     if (preset.kind in RULES) if preset else _holds_boxes(truth):
         asked = changed(preset or protocol_named("ava"), rules)
-        result = _evaluate_boxes(truth, predictions, asked, blocked, label_map, extras)
+        if subset is not None:
+            raise InputError(f"subset {subset!r}: rows of boxes, as in {truth}, name none; leave it out")
+        result = _evaluate_boxes(truth, predictions, asked, _excluded(blocked, asked), label_map, extras)
     else:
         if label_map is not None:
             raise InputError(f"{label_map}: a label map is for ground truth of boxes (AVA), which {truth} is not")
@@ -153,7 +155,7 @@ def _evaluate_boxes(
     truth: Path,
     predictions: Path,
     protocol: Protocol,
-    excluded: Path | Collection[str],
+    excluded: Collection[Key],
     label_map: Path | None,
     extras: Extras,
 ) -> Evaluation:
@@ -162,14 +164,25 @@ def _evaluate_boxes(
     classes = read_label_map(label_map) if label_map is not None else _named_classes(truth, predictions)
     ids = None if classes is None else {name: number for number, name in classes.items()}
     gt, det = read_boxes(truth, ids), read_boxes(predictions, ids)
-    keys = read_excluded(Path(excluded)) if isinstance(excluded, (str, Path)) else set()
-    result = evaluate_frames(gt, det, protocol, classes, keys)
+    result = evaluate_frames(gt, det, protocol, classes, excluded)
     if not extras.diagnose:
         return result
     counted = classes if classes is not None else default_classes(gt, Findings())
-    matching = match_frames(gt, det, protocol, counted, keys)
+    matching = match_frames(gt, det, protocol, counted, excluded)
     tables = frame_diagnosis(matching, sorted(counted), protocol.ties)
     return replace(result, details={**result.details, "diagnosis": tables})
+
+
+def _excluded(blocked: Path | Collection[str], protocol: Protocol) -> Collection[Key]:
+    """Keyframes to leave out. Raises InputError for names of videos, and under rules that leave out none."""
+    if not isinstance(blocked, (str, Path)):
+        if blocked:
+            raise InputError("of boxes keyframes are left out, not videos: give a file of them, `video,second` a row")
+        return ()
+    if not RULES[protocol.kind].exclusions:
+        able = " or ".join(name for name, rules in RULES.items() if rules.exclusions)
+        raise InputError(f"{blocked}: protocol {protocol.name} leaves out no keyframes; use {able}")
+    return read_excluded(Path(blocked))
 
 
 def _named_classes(truth: Path, predictions: Path) -> dict[int, str] | None:

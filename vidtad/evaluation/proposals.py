@@ -15,8 +15,6 @@ from vidtad.evaluation.align import Aligned, rank
 from vidtad.evaluation.matching import blocks, temporal_iou
 from vidtad.evaluation.protocols import ACTIVITYNET_TIOU
 
-OPENTAD_GUARD = 1e-8
-
 
 @dataclass(frozen=True)
 class ProposalRecall:
@@ -108,7 +106,6 @@ def _first_hits(aligned: Aligned, kept: np.ndarray, tiou: Sequence[float]) -> np
     place = np.arange(len(order)) - np.searchsorted(video, video, "left")
     inside = place < kept[video]
     rows, video, place = order[inside], video[inside], place[inside]
-    guard = OPENTAD_GUARD if aligned.protocol.zero_union == "miss" else 0.0
     first = np.full((len(tiou), len(aligned.gt_video)), np.iinfo(np.int64).max)
     start, end = aligned.pr_start[rows], aligned.pr_end[rows]
     for proposal, annotation in blocks(video, aligned.gt_video):
@@ -117,7 +114,7 @@ def _first_hits(aligned: Aligned, kept: np.ndarray, tiou: Sequence[float]) -> np
             aligned.gt_end[annotation],
             start[proposal],
             end[proposal],
-            guard=guard,
+            guard=aligned.protocol.least_union,
         )
         close = np.flatnonzero(overlap >= min(tiou))
         overlap, where, which = overlap[close], annotation[close], place[proposal[close]]

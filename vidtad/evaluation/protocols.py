@@ -69,6 +69,11 @@ class Protocol:
             if getattr(self, name) not in values:
                 raise InputError(f"{name}: {getattr(self, name)!r} is none of {', '.join(values)}")
 
+    @property
+    def least_union(self) -> float:
+        """Lower bound of the union of two segments (`temporal_iou`'s guard), by which OpenTAD makes 0/0 a miss."""
+        return 1e-8 if self.zero_union == "miss" else 0.0
+
     def line(self) -> str:
         """The rule in a few words, for people."""
         tie = "later" if self.ties == "later_first" else "earlier"

@@ -13,8 +13,6 @@ from vidtad.evaluation.protocols import Protocol
 from vidtad.evaluation.result import Evaluation, TiesEffect
 from vidtad.formats.tables import Annotations, Predictions
 
-OPENTAD_GUARD = 1e-8
-
 
 @dataclass(frozen=True)
 class Matching:
@@ -61,7 +59,6 @@ def score(aligned: Aligned) -> Evaluation:
 def find_pairs(aligned: Aligned) -> Pairs:
     """All pairs of one class and video whose overlap reaches the lowest threshold."""
     protocol, order, videos = aligned.protocol, aligned.order, len(aligned.videos)
-    guard = OPENTAD_GUARD if protocol.zero_union == "miss" else 0.0
     start, end = aligned.pr_start[order], aligned.pr_end[order]
     ranked, rows, overlaps = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], [np.zeros(0)]
     pr_group = (aligned.pr_class * videos + aligned.pr_video)[order]
@@ -71,7 +68,7 @@ def find_pairs(aligned: Aligned) -> Pairs:
             aligned.gt_end[annotation],
             start[prediction],
             end[prediction],
-            guard=guard,
+            guard=protocol.least_union,
         )
         # 0/0 passes every `tIoU < threshold: stop` of the published loops and is tried first.
         tiou = np.where(np.isnan(tiou), np.inf, tiou)

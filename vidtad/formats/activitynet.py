@@ -60,10 +60,10 @@ def annotations(document: Mapping[str, Any], findings: Findings) -> Annotations:
                 continue
             if "label_id" in row and isinstance(row["label_id"], int):
                 label_ids.setdefault(str(row.get("label", row["label_id"])), row["label_id"])
-            for key in CHARACTERISTICS.keys() & row.keys():
-                column = extra.setdefault(CHARACTERISTICS[key], [])
+            for known, value in {CHARACTERISTICS[key]: row[key] for key in CHARACTERISTICS if key in row}.items():
+                column = extra.setdefault(known, [])
                 column.extend([None] * (before - len(column)))
-                column.append(row[key])
+                column.append(value)
     table_columns = columns.columns()
     del table_columns["score"]
     kept, total = table_columns.pop("kept"), len(columns.video)

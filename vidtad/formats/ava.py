@@ -23,9 +23,9 @@ import numpy as np
 from vidtad.errors import InputError
 from vidtad.formats.document import csv_rows, is_decimal, named, numbers, parse_json, read_text
 from vidtad.formats.tables import Finding, Findings
-from vidtad.timeline import Timeline
 
 Key = tuple[str, str]
+LARGEST_ID = 2**31
 LABEL_MAP_LINE = re.compile(r'^\s*(?:(name)\s*:\s*"(.*)"|(?:id|label_id)\s*:\s*(\d+))\s*$')
 
 
@@ -200,7 +200,7 @@ def _boxes(table: Iterable[Sequence[Any]], findings: Findings, ids: Mapping[str,
                 action = ids.get(action.strip(), action)
             if len(row) > 2 and (action != "" or ids is None):
                 value = row[7] if len(row) == 8 and row[7] != "" else 0.0
-                cells.extend([*map(_finite, row[2:6]), float(int(action)), _finite(value)])
+                cells.extend([*map(_finite, row[2:6]), float(_whole(action)), _finite(value)])
                 image.append(number)
         except (ValueError, TypeError, OverflowError):
             findings.add("row with a time, box, id or score that is no number", _short(row))
@@ -222,6 +222,13 @@ def _finite(cell: Any) -> float:
     return number
 
 
+def _whole(cell: Any) -> int:
+    number = int(cell)
+    if abs(number) > LARGEST_ID:
+        raise ValueError
+    return number
+
+
 def _short(row: Sequence[Any]) -> str:
     return ",".join(map(str, row))[:80]
 
@@ -230,39 +237,15 @@ def _people_rows(people: Mapping[str, Any], ids: Mapping[str, int], findings: Fi
     out = []
     for video, entries in people.items():
         for person in entries if isinstance(entries, list) else ():
-            box, second = person.get("box"), person.get("time_s")
+            box = person.get("box") if isinstance(person, dict) else None
             if not isinstance(box, list) or len(box) != 4:
                 findings.add("person without a box", video)
                 continue
-            for action in person.get("actions", ()):
-                if action.get("label") not in ids:
-                    findings.add("action label without a number", repr(action.get("label")))
+            actions = person.get("actions")
+            for action in actions if isinstance(actions, list) else ():
+                label = action.get("label") if isinstance(action, dict) else None
+                if not isinstance(label, str) or label not in ids:
+                    findings.add("action label without a number", repr(label)[:60])
                     continue
-                out.append([video, second, *box, ids[action["label"]], action.get("score")])
+                out.append([video, person.get("time_s"), *box, ids[label], action.get("score")])
     return out
-
-
-def people_text(timeline: Timeline, ids: Mapping[str, int] | None = None, *, decimals: int = 6) -> str:
-    """AVA rows of a timeline's people: `video,time,x1,y1,x2,y2,action_id,score`, by video, time and score.
-
-    ids: numbers of the class names; by default AVA's own where it knows them all, else 1, 2, ... in the order of the
-    detector's classes. Whole seconds are padded to four digits, other times have three decimals. Raises InputError
-    for a class without a number.
-    """
-    names = list(timeline.detector.get("classes", ()))
-    if ids is None:
-        known = {entry.name: entry.id for entry in ava_classes()}
-        own = {name: number for number, name in enumerate(names, 1)}
-        ids = known if all(name in known for name in names) else own
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for video, people in timeline.people.items():
-        for person in sorted(people, key=lambda p: p.time_s):
-            whole = float(person.time_s).is_integer()
-            stamp = f"{int(person.time_s):04d}" if whole else f"{person.time_s:.3f}"
-            box = [f"{side:.{decimals}f}" for side in person.box]
-            for label, score in person.actions:
-                if label not in ids:
-                    raise InputError(f"class {label!r} has no number: give a label map that has it")
-                writer.writerow((video, stamp, *box, ids[label], f"{score:.{decimals}f}"))
-    return text.getvalue()

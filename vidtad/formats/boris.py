@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 
 from vidtad.errors import InputError
-from vidtad.formats.shared import PERSON, Videos, assemble, one_line, stem_of, tiers
+from vidtad.formats.document import refused
+from vidtad.formats.shared import NUMBER, PERSON, Videos, assemble, one_line, stem_of, tiers
 from vidtad.timeline import Segment, Timeline
 
 COLUMNS = (
@@ -34,7 +35,7 @@ COLUMNS = (
     "Comment",
 )
 NOBODY = "No focal subject"
-SCORE = re.compile(r"score (-?[\d.]+(?:e[+-]?\d+)?)")
+SCORE = re.compile(rf"score ({NUMBER})")
 
 
 def write(timeline: Timeline) -> dict[str, str]:
@@ -81,16 +82,19 @@ def read(text: str, videos: Videos, path: Path) -> Timeline:
     """START and STOP rows as segments; POINT rows have no length and are left out. Raises InputError."""
     segments: dict[str, list[Segment]] = {}
     started: dict[tuple[str, str, str], tuple[float, float]] = {}
-    for number, row in enumerate(csv.DictReader(io.StringIO(text), delimiter=_delimiter(text)), 2):
-        try:
+    with refused("not readable as BORIS events"):
+        events = list(csv.DictReader(io.StringIO(text), delimiter=_delimiter(text)))
+    for number, row in enumerate(events, 2):
+        with refused(f"line {number}: not a BORIS event"):
             media = row.get("Media file name") or row["Observation id"]
             name = stem_of(media.removeprefix("player #1:"))
-            subject, behaviour, kind, time_s = row["Subject"], row["Behavior"], row["Behavior type"], float(row["Time"])
-        except (KeyError, ValueError, TypeError, AttributeError) as error:
-            raise InputError(f"line {number}: not a BORIS event ({type(error).__name__}: {error})") from error
+            subject, behaviour, kind = (row[column] or "" for column in ("Subject", "Behavior", "Behavior type"))
+            time_s = float(row["Time"])
         found = segments.setdefault(name, [])
         key = (name, subject, behaviour)
         if kind == "START":
+            if key in started:
+                raise InputError(f"line {number}: {behaviour!r} of {subject!r} starts again without having stopped")
             noted = SCORE.search(row.get("Comment") or "")
             started[key] = (time_s, float(noted[1]) if noted else 1.0)
         elif kind == "STOP":

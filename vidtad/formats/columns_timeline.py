@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from vidtad.errors import InputError
-from vidtad.formats.document import csv_records, first_row
+from vidtad.formats.document import csv_records, first_row, read_text
 from vidtad.formats.reading import read_annotations, read_predictions
 from vidtad.formats.shared import Videos, assemble, labels_of
 from vidtad.formats.tables import Annotations, Predictions
@@ -99,5 +99,5 @@ def _thumos_names(path: Path) -> dict[str, str]:
     beside = path.with_name(path.name.removesuffix(".txt").removesuffix(".thumos") + ".thumos.classes.txt")
     if not beside.exists():
         return {str(number): name for name, number in CLASS_IDS.items()}
-    lines = (line.split() for line in beside.read_text(encoding="utf-8").splitlines() if line.strip())
+    lines = (line.split() for line in read_text(beside).splitlines() if line.strip())
     return {words[0]: " ".join(words[1:]) for words in lines}

@@ -4,7 +4,6 @@ CVAT knows frame numbers only. They are k / fps where the rate is constant; of o
 frame is needed. https://docs.cvat.ai/docs/manual/advanced/formats/format-cvat/
 """
 
-import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,14 +11,14 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from vidtad.errors import InputError
+from vidtad.formats.document import refused
 from vidtad.formats.people import by_track, segments_of
-from vidtad.formats.shared import Videos, assemble, parse_xml, rate_of, size_of, stem_of, xml_safe
+from vidtad.formats.shared import Videos, assemble, parse_xml, rate_of, scored, size_of, stem_of, xml_safe
 from vidtad.timeline import PersonBox, Segment, Timeline, VideoInfo
 
 FrameTimes = Mapping[str, Sequence[float]]
 WHY = "CVAT counts frames"
 PERSON = "person"
-ACTION = re.compile(r"(?P<label>.*?)(?: \((?P<score>-?[\d.]+(?:e[+-]?\d+)?)\))?")
 
 
 class _Clock:
@@ -41,7 +40,9 @@ class _Clock:
         return after
 
     def time(self, frame: int) -> float:
-        """When a frame is shown; the one after the last marks the end of the video."""
+        """When a frame is shown; the one after the last marks the end of the video. Raises ValueError below 0."""
+        if frame < 0:
+            raise ValueError(f"there is no frame {frame}")
         if self.times is None:
             return float(frame / self.rate)
         if frame < len(self.times):
@@ -87,14 +88,12 @@ def read(
     clock, size = _Clock(info, (frame_times or {}).get(name)), size_of(info, "CVAT counts pixels")
     segments: list[Segment] = []
     people: list[PersonBox] = []
-    try:
+    with refused("not a CVAT track"):
         for track in root.iter("track"):
             if track.get("label") == PERSON:
                 people += _read_person(track, int(track.get("id", "0")), clock, size, between)
             else:
                 segments += _read_whole(track, clock)
-    except (KeyError, ValueError, TypeError) as error:
-        raise InputError(f"not a CVAT track ({type(error).__name__}: {error})") from error
     return assemble({name: segments + segments_of(people)}, videos, source="cvat", people={name: people})
 
 
@@ -177,12 +176,8 @@ def _read_person(
             continue
         x1, y1, x2, y2 = (float(shape.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr"))
         box = (max(0.0, x1 / width), max(0.0, y1 / height), min(1.0, x2 / width), min(1.0, y2 / height))
-        actions = []
-        for text in filter(None, _attribute(shape, "actions").split("; ")):
-            found = ACTION.fullmatch(text)
-            if found:
-                actions.append((found["label"], float(found["score"] or 1.0)))
-        yield PersonBox(clock.time(int(shape.attrib["frame"])), number, box, 1.0, tuple(actions))
+        actions = tuple(map(scored, filter(None, _attribute(shape, "actions").split("; "))))
+        yield PersonBox(clock.time(int(shape.attrib["frame"])), number, box, 1.0, actions)
 
 
 def _read_whole(track: Element, clock: _Clock) -> Iterator[Segment]:

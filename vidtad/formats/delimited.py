@@ -5,15 +5,13 @@ truth may add subset and duration_s. Usual other spellings are understood (`vide
 `label-idx`, ...).
 """
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from vidtad.errors import InputError
-from vidtad.formats.document import SegmentColumns, csv_records, is_number, numbers
+from vidtad.formats.document import SegmentColumns, csv_records, is_number, numbers, refused
 from vidtad.formats.tables import Annotations, Findings, Predictions
 
 SPELLINGS = {
@@ -105,7 +103,8 @@ def predictions_from_columns(table: Mapping[str, Any], findings: Findings) -> Pr
     differ.
     """
     names = columns_of(map(str, table))
-    arrays = {ours: np.asarray(table[theirs]) for ours, theirs in names.items()}
+    with refused("predictions: a column is no list of numbers or names"):
+        arrays = {ours: np.asarray(table[theirs]) for ours, theirs in names.items()}
     sizes = {len(arrays[name]) for name in NEEDED | {"score"} if arrays[name].ndim == 1}
     if len(sizes) != 1 or any(arrays[name].ndim != 1 for name in NEEDED | {"score"}):
         raise InputError("predictions: the columns are not lists of one length")
@@ -128,28 +127,10 @@ def _named(column: np.ndarray, names: Any) -> tuple[list[str], list[int]]:
         distinct, position = np.unique(column, return_inverse=True)
         return [str(name) for name in distinct.tolist()], position.reshape(-1).tolist()
     names = [str(name) for name in np.asarray(names).tolist()]
-    if len(column) and not (column.min() >= 0 and column.max() < len(names)):
+    if column.dtype.kind not in "iu" or (len(column) and not (column.min() >= 0 and column.max() < len(names))):
         raise InputError("predictions: a column points outside its list of names")
     return names, column.astype(np.int64).tolist()
 
 
 def _ends(row: Mapping[str, Any], names: Mapping[str, str]) -> list[Any]:
     return [row[names["start"]], row[names["end"]]]
-
-
-def predictions_csv(predicted: Predictions) -> str:
-    """CSV of predictions in seconds; nothing is rounded."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("video", "start_s", "end_s", "label", "score"))
-    rows = zip(
-        predicted.video.tolist(),
-        predicted.start.tolist(),
-        predicted.end.tolist(),
-        predicted.label.tolist(),
-        predicted.score.tolist(),
-        strict=True,
-    )
-    for video, start, end, label, score in rows:
-        writer.writerow((predicted.videos[video], repr(start), repr(end), predicted.labels[label], repr(score)))
-    return text.getvalue()

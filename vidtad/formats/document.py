@@ -27,6 +27,15 @@ def named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Whatever reading a stranger's document trips over while the block runs becomes an InputError: `what`, and why."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, csv.Error) as error:
+        raise InputError(f"{what} ({type(error).__name__}: {error})") from error
+
+
+@contextmanager
 def collector_paused() -> Iterator[None]:
     """Keeps Python's garbage collector from walking a large document again and again while it is being
     built.

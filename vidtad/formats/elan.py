@@ -9,7 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import SubElement
 
-from vidtad.errors import InputError
+from vidtad.formats.document import refused
 from vidtad.formats.shared import PERSON, Videos, assemble, parse_xml, tiers, xml_safe
 from vidtad.timeline import Segment, Timeline
 
@@ -69,10 +69,8 @@ def read(text: str, videos: Videos, path: Path) -> Timeline:
             if None in ends:  # ELAN allows slots without a time; such an annotation has no place of its own
                 continue
             value = (annotation.findtext("ANNOTATION_VALUE") or "").strip() or tier.get("TIER_ID") or ""
-            try:
+            with refused("time slots are not whole milliseconds"):
                 start, end = (int(moment or "") / 1000 for moment in ends)
-            except ValueError as error:
-                raise InputError(f"time slots {ends} are not whole milliseconds") from error
             if start < end:
                 found.append(Segment(start, end, value, 1.0, int(person[1]) if person else None))
     return assemble({path.stem: found}, videos, source="elan")

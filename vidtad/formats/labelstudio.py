@@ -13,7 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import SubElement
 
-from vidtad.errors import InputError
+from vidtad.formats.document import refused
 from vidtad.formats.people import by_track, segments_of
 from vidtad.formats.shared import PERSON, Videos, assemble, labels_of, rate_of, stem_of, xml_safe
 from vidtad.timeline import PersonBox, Segment, Timeline
@@ -66,9 +66,9 @@ def read(text: str, videos: Videos, path: Path) -> Timeline:
     segments: dict[str, list[Segment]] = {}
     people: dict[str, list[PersonBox]] = {}
     for task in tasks if isinstance(tasks, list) else [tasks]:
-        try:
-            address = str(next(task["data"][key] for key in ("video", "video_url", "url") if key in task["data"]))
-            name = stem_of(address)
+        with refused("not a Label Studio task"):
+            addresses = [task["data"][key] for key in ("video", "video_url", "url") if key in task["data"]]
+            name = stem_of(str(addresses[0]))
             info = videos.get(name)
             rate = info.fps if info and info.fps > 0 else Fraction(str(task["data"].get("fps", DEFAULT_RATE)))
             segments[name] = list(_read_ranges(_result(task), rate))
@@ -76,8 +76,6 @@ def read(text: str, videos: Videos, path: Path) -> Timeline:
             boxes = [box for number, item in enumerate(tracks) for box in _read_boxes(item, rate, number)]
             if boxes:
                 people[name] = boxes
-        except (KeyError, TypeError, ValueError, StopIteration, AttributeError, ArithmeticError) as error:
-            raise InputError(f"not a Label Studio task ({type(error).__name__}: {error})") from error
     return assemble(segments, videos, source="labelstudio", people=people)
 
 

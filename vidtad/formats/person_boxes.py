@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from vidtad.errors import InputError
-from vidtad.formats.document import csv_rows, numbers, parse_json, read_text
+from vidtad.formats.document import csv_rows, numbers, parse_json, read_text, refused
 from vidtad.formats.tables import Findings
 
 Rows = dict[str, dict[float, list[tuple[tuple[float, ...], float]]]]
@@ -92,13 +92,11 @@ def _from_rows(text: str, path: Path) -> Rows:
 
 def _from_json(text: str, path: Path) -> Rows:
     document = parse_json(text, path, Findings())
-    try:
+    with refused(f"{path}: not a file of person boxes"):
         if isinstance(document, Mapping) and isinstance(document.get("people"), Mapping):
             return _from_people(document["people"])
         if isinstance(document, Mapping) and {"images", "annotations"} <= document.keys():
             return _from_coco(document, path)
-    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-        raise InputError(f"{path}: not a file of person boxes ({type(error).__name__}: {error})") from error
     raise InputError(f"{path}: neither COCO JSON with `images` and `annotations` nor a timeline with `people`")
 
 

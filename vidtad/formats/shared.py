@@ -14,11 +14,20 @@ Videos = Mapping[str, VideoInfo]
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
 PERSON = re.compile(r"person (\d+)")
+NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_SCORED = re.compile(rf"(?P<label>.*?)(?: \((?P<score>{NUMBER})\))?", re.DOTALL)
 
 
 def one_line(text: str) -> str:
     """The text with every run of white space, line breaks included, as one blank."""
     return " ".join(text.split())
+
+
+def scored(text: str) -> tuple[str, float]:
+    """(label, score) of `walk (0.875)`; brackets that hold no number belong to the label, whose score is then 1."""
+    found = _SCORED.fullmatch(text)
+    assert found  # every part is optional
+    return found["label"], float(found["score"] or 1.0)
 
 
 def xml_safe(text: str) -> str:

@@ -4,11 +4,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from vidtad.formats.shared import one_line
+from vidtad.formats.shared import one_line, scored
 from vidtad.timeline import Segment
 
 Cue = tuple[int, int, tuple[str, ...]]
-LINE = re.compile(r"(?:person (?P<track>\d+): )?(?P<label>.*?)(?: \((?P<score>-?[\d.]+(?:e[+-]?\d+)?)\))?")
+WHO = re.compile(r"person (\d+): ")
 CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{2})[.,](\d{3})")
 
 
@@ -91,8 +91,6 @@ def blocks(text: str) -> list[tuple[int, int, list[str]]]:
 
 
 def _segment(start: int, end: int, text: str) -> Segment:
-    found = LINE.fullmatch(text)
-    assert found  # every part is optional
-    score = float(found["score"]) if found["score"] else 1.0
-    track = int(found["track"]) if found["track"] else None
-    return Segment(start / 1000, end / 1000, found["label"], score, track)
+    who = WHO.match(text)
+    label, score = scored(text[who.end() :] if who else text)
+    return Segment(start / 1000, end / 1000, label, score, int(who[1]) if who else None)

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from vidtad.errors import InputError
-from vidtad.formats.document import SegmentColumns, is_decimal, read_text
+from vidtad.formats.document import SegmentColumns, is_decimal, is_number, read_text
 from vidtad.formats.tables import Annotations, Findings, Predictions
 
 CLASS_FILE = re.compile(r"(?P<label>.+)_(?P<subset>test|val)\.txt")
@@ -80,7 +80,7 @@ def class_list(path: Path) -> dict[str, int]:
     for line in read_text(path).splitlines():
         words = line.split()
         if words:
-            if len(words) != 2 or not words[0].isdigit():
+            if len(words) != 2 or not is_number(words[0]):
                 raise InputError(f"{path}: line {line!r} is not 'id name'")
             ids[words[1]] = int(words[0])
     return ids
@@ -109,26 +109,6 @@ def predictions(text: str, findings: Findings) -> Predictions:
     table = columns.columns()
     del table["kept"]
     return Predictions(**table, numbered=True, source="thumos-text", findings=findings.result())
-
-
-def detections_text(predicted: Predictions, ids: dict[str, int] | None = None) -> str:
-    """The kit's detection lines. Raises InputError when a label has no number (`CLASS_IDS` by default)."""
-    ids = CLASS_IDS if ids is None else ids
-    missing = [label for label in predicted.labels if label not in ids]
-    if missing:
-        raise InputError(f"THUMOS text needs a class number for every label; {missing[0]!r} has none")
-    rows = zip(
-        predicted.video.tolist(),
-        predicted.start.tolist(),
-        predicted.end.tolist(),
-        predicted.label.tolist(),
-        predicted.score.tolist(),
-        strict=True,
-    )
-    return "".join(
-        f"{predicted.videos[video]} {start!r} {end!r} {ids[predicted.labels[label]]} {score!r}\n"
-        for video, start, end, label, score in rows
-    )
 
 
 def video_name(text: str) -> str:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from vidtad.errors import InputError
+from vidtad.formats.document import refused
 from vidtad.formats.people import linked, segments_of
-from vidtad.formats.shared import PERSON, Videos, assemble, labels_of, size_of, stem_of
+from vidtad.formats.shared import PERSON, Videos, assemble, labels_of, scored, size_of, stem_of
 from vidtad.timeline import PersonBox, Segment, Timeline
 
 # Numbers of VIA's own enumerations.
@@ -68,10 +69,10 @@ def read(text: str, videos: Videos, path: Path) -> Timeline:
 
     The label of a segment is its first attribute with a choice, else its first text. Raises InputError.
     """
-    document = json.loads(text)
     segments: dict[str, list[Segment]] = {}
     people: dict[str, list[PersonBox]] = {}
-    try:
+    with refused("not a VIA 3 project"):
+        document = json.loads(text)
         names = {}
         for view, entry in document["view"].items():
             file = document["file"][entry["fid_list"][0]]
@@ -86,8 +87,6 @@ def read(text: str, videos: Videos, path: Path) -> Timeline:
                 if size is None:
                     raise InputError(f"VIA counts pixels; give the video {name!r} with --video")
                 people.setdefault(name, []).append(_box(entry, size))
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise InputError(f"not a VIA 3 project ({type(error).__name__}: {error})") from error
     for name, boxes in people.items():
         if any(box.track < 0 for box in boxes):
             people[name] = linked(boxes)
@@ -149,9 +148,6 @@ def _box(entry: Mapping[str, Any], size: tuple[int, int]) -> PersonBox:
     width, height = size
     x, y, w, h = map(float, entry["xy"][1:5])
     person = PERSON.fullmatch(str(entry["av"].get(WHO, "")))
-    actions = []
-    for text in filter(None, str(entry["av"].get(DOING, "")).split("; ")):
-        label, _, score = text.rpartition(" (")
-        actions.append((label, float(score.rstrip(")"))) if label else (text, 1.0))
+    actions = tuple(map(scored, filter(None, str(entry["av"].get(DOING, "")).split("; "))))
     box = (max(0.0, x / width), max(0.0, y / height), min(1.0, (x + w) / width), min(1.0, (y + h) / height))
-    return PersonBox(float(entry["z"][0]), int(person[1]) if person else -1, box, 1.0, tuple(actions))
+    return PersonBox(float(entry["z"][0]), int(person[1]) if person else -1, box, 1.0, actions)

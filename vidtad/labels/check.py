@@ -102,7 +102,7 @@ def check(labels: Labels, durations: Mapping[str, Duration] | None, unused: Coll
     if durations is not None:
         _check_presence(labels, durations, unused, findings)
         _check_ends(labels, durations, findings)
-    _check_segments(table, findings)
+    _check_segments(table, _cut(table, _lengths(table, durations or {})), findings)
     _check_names(table, findings)
     facts = tuple(_class_facts(table, number) for number in np.unique(table.label).tolist())
     few = [entry for entry in facts if entry.segments < FEW]
@@ -132,17 +132,14 @@ def check(labels: Labels, durations: Mapping[str, Duration] | None, unused: Coll
 def cleaned(labels: Labels, durations: Mapping[str, Duration]) -> Labels:
     """The labels of the videos that are there, with segments cut to their video and the unusable ones left out.
 
-    Left out: shorter than a millisecond or reversed, without a label, beginning after the end of the video, stated
-    twice (to the millisecond).
+    Left out: reversed, less than a millisecond long or inside the video, without a label, stated twice (to the
+    millisecond).
     """
     table = labels.table
     there = np.array([name in durations for name in table.videos], bool)
-    length = np.array([durations[name].seconds if name in durations else 0.0 for name in table.videos])
-    own = length[table.video] if len(table) else np.zeros(0)
-    start, end = np.maximum(table.start, 0.0), np.minimum(table.end, own)
-    named = np.array([bool(name.strip()) for name in table.labels], bool)
-    usable = np.flatnonzero((end - start >= MILLISECOND) & there[table.video] & named[table.label])
-    cut = replace(table, start=start, end=end)
+    length = _lengths(table, durations)
+    cut = _cut(table, length)
+    usable = np.flatnonzero(_usable(cut) & there[table.video])
     keep = np.isin(np.arange(len(table)), distinct(cut, usable.tolist()))
     number = np.cumsum(there) - 1
     new = replace(
@@ -154,6 +151,25 @@ def cleaned(labels: Labels, durations: Mapping[str, Duration]) -> Labels:
         findings=(),
     )
     return Labels(new, _where(labels.groups, there), _where(labels.files, there), labels.fps[there])
+
+
+def _lengths(table: Annotations, durations: Mapping[str, Duration]) -> np.ndarray:
+    """Seconds of each video, infinity where that is not known."""
+    return np.array([durations[name].seconds if name in durations else np.inf for name in table.videos])
+
+
+def _cut(table: Annotations, length: np.ndarray) -> Annotations:
+    """The table with its segments cut to their videos; reversed where nothing of one lies inside."""
+    return replace(table, start=np.maximum(table.start, 0.0), end=np.minimum(table.end, length[table.video]))
+
+
+def _usable(cut: Annotations) -> np.ndarray:
+    """Which segments of a cut table, bool (n,), have a label and last long enough."""
+    return (cut.end - cut.start >= MILLISECOND) & _named(cut)
+
+
+def _named(table: Annotations) -> np.ndarray:
+    return np.array([bool(name.strip()) for name in table.labels], bool)[table.label]
 
 
 def _where(values: Sequence[str], keep: np.ndarray) -> tuple[str, ...]:
@@ -173,9 +189,9 @@ def _check_presence(
 
 def _check_ends(labels: Labels, durations: Mapping[str, Duration], findings: Findings) -> None:
     table = labels.table
-    length = np.array([durations[name].seconds if name in durations else np.inf for name in table.videos])
+    length = _lengths(table, durations)
     step = np.array([(durations[name].step_s or 0.0) if name in durations else 0.0 for name in table.videos])
-    own = length[table.video] if len(table) else np.zeros(0)
+    own, cut = length[table.video], _cut(table, length)
 
     def report(kind: str, wrong: np.ndarray, remark: str = "", serious: bool = True) -> None:
         rows = np.flatnonzero(wrong)
@@ -183,10 +199,13 @@ def _check_ends(labels: Labels, durations: Mapping[str, Duration], findings: Fin
             example = _example(table, rows[0], f", video of {own[rows[0]]:.2f} s{remark}")
             findings.add(kind, example, len(rows), serious=serious)
 
-    beyond = table.start >= own
+    inside, whole = cut.end - cut.start, table.end - table.start >= MILLISECOND
+    beyond = whole & (table.start >= own)
     scale = "; are these times frames or milliseconds?" if beyond.sum() > len(table) / 2 else ""
     report("segment that begins after its video ends (left out)", beyond, scale)
-    report("segment that ends after its video (cut)", ~beyond & (table.end > own + TOLERANCE_S))
+    touching = whole & ~beyond & (table.end >= MILLISECOND) & (inside < MILLISECOND)
+    report("segment that lies less than a millisecond inside its video (left out)", touching)
+    report("segment that ends after its video (cut)", (inside >= MILLISECOND) & (table.end > own + TOLERANCE_S))
     if len(table):
         short = (table.end > table.start) & (table.end - table.start < step[table.video]) & np.isfinite(own)
         report("segment shorter than one feature row, which the detector can hardly see", short, "", False)
@@ -198,24 +217,27 @@ def _check_ends(labels: Labels, durations: Mapping[str, Duration], findings: Fin
         findings.add("video of another length than the labels state", example, len(stated))
 
 
-def _check_segments(table: Annotations, findings: Findings) -> None:
+def _check_segments(table: Annotations, cut: Annotations, findings: Findings) -> None:
     known = {finding.kind for finding in table.findings}
+    length, early = table.end - table.start, table.start < 0
     wrong = (
-        ("reversed segment", table.end < table.start),
-        ("segment without length", (table.end >= table.start) & (table.end - table.start < MILLISECOND)),
-        ("segment that begins before 0", table.start < 0),
-        ("segment without a label", np.array([not name.strip() for name in table.labels], bool)[table.label]),
+        ("reversed segment", "left out", length < 0),
+        ("segment without length", "left out", (length >= 0) & (length < MILLISECOND)),
+        ("segment that begins before 0", "cut", early & (table.end >= MILLISECOND)),
+        ("segment that ends before 0", "left out", early & (length >= MILLISECOND) & (table.end < MILLISECOND)),
+        ("segment without a label", "left out", ~_named(table)),
     )
-    for kind, rows in wrong:
+    for kind, fate, rows in wrong:
         where = np.flatnonzero(rows)
         if len(where) and kind not in known:
-            findings.add(f"{kind} ({'cut' if 'before' in kind else 'left out'})", _example(table, where[0]), len(where))
-    own = distinct(table, range(len(table)))
-    twice = np.setdiff1d(np.arange(len(table)), own)
-    order = own[np.lexsort((table.end[own], table.start[own], table.label[own], table.video[own]))]
+            findings.add(f"{kind} ({fate})", _example(table, where[0]), len(where))
+    usable = np.flatnonzero(_usable(cut))
+    own = distinct(cut, usable.tolist())
+    twice = np.setdiff1d(usable, own)
+    order = own[np.lexsort((cut.end[own], cut.start[own], cut.label[own], cut.video[own]))]
     before, after = order[:-1], order[1:]
-    same = (table.video[before] == table.video[after]) & (table.label[before] == table.label[after])
-    meets = same & (table.start[after] < table.end[before])
+    same = (cut.video[before] == cut.video[after]) & (cut.label[before] == cut.label[after])
+    meets = same & (cut.start[after] < cut.end[before])
     for kind, where in (
         ("segment stated twice (used once)", twice),
         ("segment that overlaps another one of its class", after[meets]),

@@ -8,7 +8,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
-from vidtad.errors import InputError
+from vidtad.formats.document import named
+from vidtad.formats.shared import parse_xml
 from vidtad.labels.types import Gather
 
 
@@ -19,12 +20,8 @@ def is_elan(text: str) -> bool:
 
 def gather(text: str, path: Path, into: Gather) -> None:
     """Add the one video of a document. Raises InputError for XML that cannot be read safely."""
-    if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise InputError(f"{path}: has a document type declaration, which ELAN does not write; refused")
-    try:
-        root = ElementTree.fromstring(text.encode())
-    except (ElementTree.ParseError, ValueError) as error:
-        raise InputError(f"{path}: not a sound ELAN document ({error})") from error
+    with named(path):
+        root = parse_xml(text)
     video = into.video(_media(root) or path.stem)
     times = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}
     left_out = 0

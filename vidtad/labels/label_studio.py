@@ -10,6 +10,8 @@ from typing import Any
 from vidtad.labels.types import Gather
 
 FRAME_RATE = 25.0
+MOST_FRAMES = 1e15
+"""Frames that no video has."""
 _LABELS = ("timelinelabels", "labels", "videolabels")
 
 
@@ -85,5 +87,5 @@ def _values(task: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
 def _range(entry: Any) -> tuple[Any, Any]:
     """(first frame, last frame), counted from 1; None for what is no number."""
     ends = [entry.get(key) if isinstance(entry, dict) else None for key in ("start", "end")]
-    numbers = [v if isinstance(v, (int, float)) and not isinstance(v, bool) else None for v in ends]
-    return numbers[0], numbers[1]
+    sound = [isinstance(v, (int, float)) and not isinstance(v, bool) and abs(v) < MOST_FRAMES for v in ends]
+    return ends[0] if sound[0] else None, ends[1] if sound[1] else None

@@ -41,9 +41,7 @@ def gather(document: Mapping[str, Any], into: Gather) -> None:
         if not found:
             into.findings.add("segment without a label", f"{into.columns.names[videos[file]]}: {times[:2]}")
     if len(used) > 1:
-        into.findings.add(
-            "several attributes give labels", " and ".join(sorted(used)), len(used), serious=False
-        )
+        into.findings.add("several attributes give labels", " and ".join(sorted(used)), len(used), serious=False)
 
 
 def _file_of(view: str, views: Any, videos: Mapping[str, int]) -> str | None:

@@ -73,16 +73,12 @@ class DeformableAttention(nn.Module):
         nn.init.zeros_(self.atten_weight.bias)
         direction = torch.cos(4 * math.pi * torch.arange(self.heads) / self.heads)
         with torch.no_grad():
-            self.sampling_offsets.bias.copy_(
-                (direction[:, None] * torch.arange(1, self.points + 1)).flatten()
-            )
+            self.sampling_offsets.bias.copy_((direction[:, None] * torch.arange(1, self.points + 1)).flatten())
         for linear in (self.value_proj, self.out_proj):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
 
-    def forward(
-        self, query: Tensor, reference: Tensor, value: Tensor, mask: Tensor, lengths: Tensor
-    ) -> Tensor:
+    def forward(self, query: Tensor, reference: Tensor, value: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
         """Attend from `query` (B, Q, C) to `value` (B, T, C); returns (B, Q, C).
 
         `reference` is (B, Q, 1), a position, or (B, Q, 2), a (mid, len) segment, as fractions of the padded

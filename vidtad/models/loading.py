@@ -10,9 +10,7 @@ from vidtad.errors import InputError
 STEP_COUNTER = "num_batches_tracked"
 
 
-def load_exactly(
-    module: nn.Module, state_dict: Mapping[str, Tensor], ignore: tuple[str, ...] = ()
-) -> nn.Module:
+def load_exactly(module: nn.Module, state_dict: Mapping[str, Tensor], ignore: tuple[str, ...] = ()) -> nn.Module:
     """Copy `state_dict` into `module` and return it; keys that start with one of `ignore` are dropped.
 
     Every other key must be used and every tensor of the module filled, with equal shapes (batch-norm step

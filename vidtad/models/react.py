@@ -148,9 +148,7 @@ class RelationAttention(nn.Module):
 
     def forward(self, x: Tensor, blocked: Tensor | None) -> Tensor:
         """`x` (B, Q, C) plus its attention; `blocked` (B, Q, Q) is true where i must not attend to j."""
-        q, k, v = (
-            part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.Q, self.K, self.V)
-        )
+        q, k, v = (part(x).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.Q, self.K, self.V))
         allowed = None if blocked is None else ~blocked.unsqueeze(1)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
         return x + attended.transpose(1, 2).flatten(2)
@@ -209,9 +207,7 @@ def inverse_sigmoid(x: Tensor, epsilon: float = 1e-5) -> Tensor:
     return torch.log(x.clamp(min=epsilon) / (1 - x).clamp(min=epsilon))
 
 
-def relation_blocked(
-    content: Tensor, segments: Tensor, iou_threshold: float, similarity_threshold: float
-) -> Tensor:
+def relation_blocked(content: Tensor, segments: Tensor, iou_threshold: float, similarity_threshold: float) -> Tensor:
     """Pairs of queries that must not attend to each other, (B, Q, Q) bool; no gradient.
 
     Query i attends to j if their segments' IoU is at most `iou_threshold` (or i is j) and the cosine of their
@@ -238,12 +234,8 @@ class ReAct(nn.Module):
         self.input_proj = Perceptron(config.in_channels, width)
         self.query_embed = nn.Embedding(config.queries, 2 * width)
         self.transformer = Transformer(config)
-        self.segment_embed = nn.ModuleList(
-            Perceptron(width, width, width, 2) for _ in range(config.decoder_layers)
-        )
-        self.class_embed = nn.ModuleList(
-            nn.Linear(width, config.classes) for _ in range(config.decoder_layers)
-        )
+        self.segment_embed = nn.ModuleList(Perceptron(width, width, width, 2) for _ in range(config.decoder_layers))
+        self.class_embed = nn.ModuleList(nn.Linear(width, config.classes) for _ in range(config.decoder_layers))
         if config.quality:
             self.iou_predictor = nn.Linear(width, 1)
             self.cen_predictor = nn.Linear(width, 1)
@@ -274,9 +266,7 @@ class ReAct(nn.Module):
         ValueError on a wrong shape.
         """
         if features.ndim != 3 or features.shape[-1] != self.config.in_channels:
-            raise ValueError(
-                f"ReAct: features {tuple(features.shape)}, expected (B, T, {self.config.in_channels})"
-            )
+            raise ValueError(f"ReAct: features {tuple(features.shape)}, expected (B, T, {self.config.in_channels})")
         if mask.shape != features.shape[:2]:
             raise ValueError(f"ReAct: mask {tuple(mask.shape)} for features {tuple(features.shape)}")
         return self.detect(self.input_proj(features), mask)

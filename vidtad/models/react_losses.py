@@ -210,9 +210,7 @@ class ReActCriterion:
         found = segments[matched.window, matched.query]
         distance = (found - mid_len(wanted)).abs().sum() / total
         giou = temporal_giou(start_end(found).clamp(0, 1), wanted)
-        focal = focal_loss(
-            logits, self._one_hot(logits, matched, targets), config.focal_alpha, config.focal_gamma
-        )
+        focal = focal_loss(logits, self._one_hot(logits, matched, targets), config.focal_alpha, config.focal_gamma)
         terms = {
             "seg_loss": config.segment * distance,
             "iou_loss": config.iou * (1 - giou).sum() / total,
@@ -261,9 +259,7 @@ class ReActCriterion:
             loss = loss + focal_loss(logits, wanted, self.config.focal_alpha, self.config.focal_gamma)
         return loss / targets.counts(len(output.memory), len(matched.query)).matched
 
-    def ground_truth_hidden(
-        self, model: ReAct, output: ReActOutput, targets: Targets, matched: Match
-    ) -> list[Tensor]:
+    def ground_truth_hidden(self, model: ReAct, output: ReActOutput, targets: Targets, matched: Match) -> list[Tensor]:
         """Each layer's decoder output (M, C) at matched queries whose reference is their target."""
         content = model.query_embed.weight.chunk(2, dim=-1)[0].expand(len(output.memory), -1, -1)
         reference = output.memory.new_full((*content.shape[:2], 2), 0.5)
@@ -274,9 +270,7 @@ class ReActCriterion:
 
     def contrastive(self, model: ReAct, pairs: Pairs) -> dict[str, Tensor]:
         """ACE-enc: the anchor's projected features near the positive's, far from the negatives' (Eq. 7)."""
-        return {
-            "aceenc_loss": self.config.ace_encoder * self.ace_encoder(model.input_proj(pairs.features), pairs)
-        }
+        return {"aceenc_loss": self.config.ace_encoder * self.ace_encoder(model.input_proj(pairs.features), pairs)}
 
     def ace_encoder(self, projected: Tensor, pairs: Pairs) -> Tensor:
         """Cross-entropy of cosine similarities; negatives give no gradient."""
@@ -303,9 +297,7 @@ def contrastive_regions(pairs: Pairs, length: int) -> Tensor:
     For each window the anchor, its K parts, the positive, the negative.
     """
     batch, inner = pairs.inner.shape[:2]
-    segments = torch.cat(
-        [pairs.anchor[:, None], pairs.inner, pairs.positive[:, None], pairs.negative[:, None]], dim=1
-    )
+    segments = torch.cat([pairs.anchor[:, None], pairs.inner, pairs.positive[:, None], pairs.negative[:, None]], dim=1)
     own = torch.arange(batch, device=segments.device)[:, None]
     source = torch.cat([own.expand(-1, inner + 1), own + batch, own + 2 * batch], dim=1)
     regions = torch.cat([source.unsqueeze(-1), segments.clamp(0, 1) * length], dim=-1)

@@ -18,7 +18,6 @@ from vidtad.models.fold import joined
 from vidtad.models.loading import load_exactly
 
 DEPTHS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-PATHWAYS = ("slow", "fast")
 Pair = tuple[Tensor, Tensor]
 
 

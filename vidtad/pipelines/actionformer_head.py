@@ -76,7 +76,6 @@ class ActionFormerDetector:
         # A released step lies at the centre of its window, where row i covers [i, i + 1].
         return kept._replace(segments=segments + 0.5)
 
-
     def _points(self, rows: np.ndarray, progress: Progress) -> Points:
         """Predictions for all rows, in pieces half as long, from then on, when the device runs out of memory."""
         self.warnings = ()
@@ -127,9 +126,7 @@ def predict_points(
     return Points([np.concatenate(scores) for scores, _ in parts], [np.concatenate(offsets) for _, offsets in parts])
 
 
-def embedded(
-    network: ActionFormer, values: np.ndarray, read: slice, total: int, device: torch.device
-) -> torch.Tensor:
+def embedded(network: ActionFormer, values: np.ndarray, read: slice, total: int, device: torch.device) -> torch.Tensor:
     """(1, rows, D) of the rows `read` of a video padded to `total`, with few feature rows in memory at a time."""
     config, steps = network.config, len(values)
     margin = config.embedding_layers * (config.kernel // 2)

@@ -1,6 +1,7 @@
 """The main job on the embedded default: generated clips -> timelines -> scores against their exact truth."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,11 @@ from vidtad.checkpoints import PERSON_HEADS, builtin_bundle
 from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation, evaluate_files
 from vidtad.files import write_json
+from vidtad.formats.shared import only
 from vidtad.pipelines.extraction import Progress, no_progress
 from vidtad.pipelines.motion import HEAD, LABEL
 from vidtad.pipelines.people.timelines import worker_for
-from vidtad.pipelines.timelines import Job
+from vidtad.pipelines.timelines import Job, Worker
 from vidtad.synth import write_clips, write_people_clips
 from vidtad.timeline import Timeline, merge, write_timeline_json
 
@@ -36,12 +38,7 @@ class DemoResult:
 
     def one(self, video_id: str) -> Timeline:
         """The part of the timeline that belongs to one clip."""
-        return Timeline(
-            {video_id: self.timeline.results[video_id]},
-            {video_id: self.timeline.videos[video_id]},
-            self.timeline.detector,
-            {name: people for name, people in self.timeline.people.items() if name == video_id},
-        )
+        return only(self.timeline, video_id)
 
     def to_json(self) -> dict[str, Any]:
         """`average_mAP`, `mAP` per tIoU and the rest of the evaluation, with the wall time in `seconds`; for detectors
@@ -84,12 +81,7 @@ def run_demo(
     worker = worker_for(bundle, Job(out=out / "timelines", overwrite=True), device=device)
     clips = out / "videos"
     truth = write_clips(clips, range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + videos), level)
-    timelines = []
-    for count, video_id in enumerate(truth["database"], start=1):
-        timelines.append(worker(clips / f"{video_id}.mp4"))
-        progress(count, videos)
-    timeline = merge(timelines)
-    write_timeline_json(timeline, out / "timeline.json")
+    timeline = _detected(worker, clips, truth["database"], out, progress)
     truth_path = clips / "ground_truth.json"
     if worker.bundle.head == HEAD:
         for action in (action for clip in truth["database"].values() for action in clip["annotations"]):
@@ -100,6 +92,17 @@ def run_demo(
     return DemoResult(timeline, evaluation, worker.display_score, time.monotonic() - begun)
 
 
+def _detected(worker: Worker, clips: Path, names: Collection[str], out: Path, progress: Progress) -> Timeline:
+    """The timeline of all clips, also written to `out/timeline.json`."""
+    timelines = []
+    for count, name in enumerate(names, start=1):
+        timelines.append(worker(clips / f"{name}.mp4"))
+        progress(count, len(names))
+    timeline = merge(timelines)
+    write_timeline_json(timeline, out / "timeline.json")
+    return timeline
+
+
 def _run_people(out: Path, bundle: Bundle, videos: int, device: str, progress: Progress, begun: float) -> DemoResult:
     from vidtad.pipelines.people.detection import OWN, PeopleOptions
 
@@ -108,12 +111,7 @@ def _run_people(out: Path, bundle: Bundle, videos: int, device: str, progress: P
     own = bundle.decoding.get("persons") == OWN
     options = PeopleOptions(boxes=None if own else clips / "people.csv")
     worker = worker_for(bundle, Job(out=out / "timelines", overwrite=True), options, device)
-    timelines = []
-    for count, video_id in enumerate(truth["database"], start=1):
-        timelines.append(worker(clips / f"{video_id}.mp4"))
-        progress(count, videos)
-    timeline = merge(timelines)
-    write_timeline_json(timeline, out / "timeline.json")
+    timeline = _detected(worker, clips, truth["database"], out, progress)
     evaluation = evaluate_files(clips / "people.csv", out / "timeline.json", "ava", label_map=clips / "classes.pbtxt")
     boxes = "its own proposals" if own else "annotated"
     return DemoResult(timeline, evaluation, worker.display_score, time.monotonic() - begun, boxes)

@@ -41,7 +41,7 @@ def read_video_scores(path: Path, classes: Sequence[str] | None = None) -> Video
     for video, row in table.items():
         try:
             values = np.asarray(row, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{path}: {video}: the scores are no list of numbers") from error
         if values.shape != (len(names),) or not (np.isfinite(values) & (values >= 0)).all():
             raise InputError(f"{path}: {video}: expected {len(names)} scores of at least 0, one a class")
@@ -198,9 +198,7 @@ def ensemble_timelines(
     if strangers:
         raise InputError(f"the timelines are not of the same videos ({', '.join(strangers[:3])})")
     shares = [weight / max(weights) for weight in weights]
-    results = {
-        name: _suppressed([t.results[name] for t in timelines], shares, rule) for name in timelines[0].results
-    }
+    results = {name: _suppressed([t.results[name] for t in timelines], shares, rule) for name in timelines[0].results}
     made: dict[str, Any] = {
         "name": "ensemble",
         "ensemble": [dict(timeline.detector) for timeline in timelines],

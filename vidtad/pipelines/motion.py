@@ -84,9 +84,7 @@ class MotionWorker(Worker):
 
     def __init__(self, bundle: Bundle, job: Job):
         super().__init__(bundle, job)
-        self.settings: MotionSettings = known_fields(
-            MotionSettings, bundle.decoding, f"bundle {bundle.name}: decoding"
-        )
+        self.settings: MotionSettings = known_fields(MotionSettings, bundle.decoding, f"bundle {bundle.name}: decoding")
         if len(bundle.classes) != 1:
             raise InputError(f"bundle {bundle.name}: motion has one class name, not {len(bundle.classes)}")
         if job.weights is not None:

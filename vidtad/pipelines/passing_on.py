@@ -17,8 +17,6 @@ from vidtad.formats.tables import Annotations
 from vidtad.timeline import PersonBox, Timeline, merge
 from vidtad.video import VideoInfo, open_video, probe
 
-TIMELINE_SUFFIXES = frozenset(".json .csv .srt .vtt .eaf .xml .tsv .txt".split())  # noqa: SIM905
-
 
 def read_all(path: Path, videos: Mapping[str, VideoInfo] | None = None, *, every_s: float | None = None) -> Timeline:
     """One timeline of a file of any known format, or of all `.json` timelines of a folder.

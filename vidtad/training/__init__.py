@@ -1,1 +1,1 @@
-"""Losses, schedules and the loop that trains any head; knows nothing of files of videos or labels."""
+"""Data, schedules and the loop that trains any head; of files, `people` alone opens videos, and none reads labels."""

@@ -268,9 +268,7 @@ class _Run:
             else:
                 self.average[key].copy_(value)
 
-    def evaluate(
-        self, epoch: int, evaluate: Callable[[nn.Module], Mapping[str, float]], progress: Report
-    ) -> None:
+    def evaluate(self, epoch: int, evaluate: Callable[[nn.Module], Mapping[str, float]], progress: Report) -> None:
         """Score the weights that would be returned now, then put the trained ones back."""
         network = self.head.network
         trained = _copy(network.state_dict())

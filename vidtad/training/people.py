@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -227,9 +228,7 @@ class PeopleHead:
         shown = [self._shown(number, resize, (*seed, number), *crop) for number, crop in pairs]
         return collate(shown, self.network.head.config.classes, joint, len(chosen))
 
-    def _shown(
-        self, number: int, resize: int | None, seed: tuple[int, ...], crop: Crop, remain: np.ndarray
-    ) -> "Shown":
+    def _shown(self, number: int, resize: int | None, seed: tuple[int, ...], crop: Crop, remain: np.ndarray) -> "Shown":
         rng, change, key = np.random.default_rng(seed), self.augmentation, self.data[number]
         crop = self.clips.on_pixels(key, crop)
         pictures, original = self.clips(key, resize, crop)
@@ -321,19 +320,18 @@ def fill_banks(
     Rows come from `network.bank` where there is one. They stay in memory as float16.
     """
     network = network.eval().to(device)
-    clips = Clips(convention)
     banks: dict[tuple[Path, bool], Bank] = {}
     ordered = sorted(data, key=lambda key: (str(key.video), key.time_s))
-    for done, key in enumerate(ordered, 1):
-        pictures, original = clips(key)
-        for mirrored in (False, True):
-            boxes = flipped(key.boxes) if mirrored else key.boxes
-            shown = Shown(pictures[:, :, ::-1] if mirrored else pictures, boxes, key.targets, original, None)
-            batch = collate([shown], key.targets.shape[1], len(boxes), 1)
-            maps = network.trunk(normalised(batch, convention).to(device))
-            _, _, rows = bank_rows(network, maps, [batch.boxes.to(device)])
-            bank = banks.setdefault((key.video, mirrored), Bank(options))
-            bank.add(key.time_s, rows[0].cpu(), torch.from_numpy(np.asarray(key.surely)))
-        progress(done, len(ordered))
-    clips.close()
+    with closing(Clips(convention)) as clips:
+        for done, key in enumerate(ordered, 1):
+            pictures, original = clips(key)
+            for mirrored in (False, True):
+                boxes = flipped(key.boxes) if mirrored else key.boxes
+                shown = Shown(pictures[:, :, ::-1] if mirrored else pictures, boxes, key.targets, original, None)
+                batch = collate([shown], key.targets.shape[1], len(boxes), 1)
+                maps = network.trunk(normalised(batch, convention).to(device))
+                _, _, rows = bank_rows(network, maps, [batch.boxes.to(device)])
+                bank = banks.setdefault((key.video, mirrored), Bank(options))
+                bank.add(key.time_s, rows[0].cpu(), torch.from_numpy(np.asarray(key.surely)))
+            progress(done, len(ordered))
     return banks

@@ -72,9 +72,7 @@ class ReActWindows:
         resize: bool = False,
     ):
         self.clip_len, self.inner, self.rescale_anchor, self.resize = clip_len, inner, rescale_anchor, resize
-        self.windows = [
-            window for video in videos for window in self._cut(video, stride_rate, retention)
-        ]
+        self.windows = [window for video in videos for window in self._cut(video, stride_rate, retention)]
         if not self.windows:
             raise InputError("no training window holds an action: check that annotations and videos belong together")
         widths = {video.values.shape[1] for video in videos}
@@ -203,9 +201,7 @@ class ReActHead:
     def steps(self, epoch: int) -> int:
         return -(-len(self.data) // self.batch_size)
 
-    def batches(
-        self, epoch: int, seed: int, first: int = 0, part: Part = Part()
-    ) -> Iterator[WindowBatch | Pairs]:
+    def batches(self, epoch: int, seed: int, first: int = 0, part: Part = Part()) -> Iterator[WindowBatch | Pairs]:
         order = np.random.default_rng((seed, epoch)).permutation(len(self.data))
         for index in range(first, self.steps(epoch)):
             chosen = order[index * self.batch_size : (index + 1) * self.batch_size].tolist()

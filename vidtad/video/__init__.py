@@ -1,5 +1,7 @@
 """Open, probe and decode videos: RGB uint8 frames with each frame's own time.
 
+Pictures come in order of time, what went wrong in the video is told afterwards:
+
     with open_video("clip.mp4") as video:
         for frame in video:
             frame.time_s, frame.rgb()

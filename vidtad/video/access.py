@@ -101,9 +101,7 @@ class WalkingAccess:
 class Access:
     """Frames of one video by time: by seeking where that is exact, else by walking."""
 
-    def __init__(
-        self, path: str | Path, promise: Promise, walk: Callable[[], Iterator[Frame]], seeking: bool
-    ) -> None:
+    def __init__(self, path: str | Path, promise: Promise, walk: Callable[[], Iterator[Frame]], seeking: bool) -> None:
         self._walking = WalkingAccess(walk)
         self._seeking: SeekingAccess | None = None
         if seeking:

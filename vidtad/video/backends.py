@@ -177,9 +177,7 @@ class TorchcodecDecoder(PlannedDecoder):
         module = self.module("torchcodec.decoders", "torchcodec")
         times = self.plan.times
         try:
-            reader = module.VideoDecoder(
-                str(Path(self.path).absolute()), dimension_order="NHWC", num_ffmpeg_threads=2
-            )
+            reader = module.VideoDecoder(str(Path(self.path).absolute()), dimension_order="NHWC", num_ffmpeg_threads=2)
             if len(reader) != len(times):
                 raise self.refusal(f"it counts {len(reader)} frames where there are {len(times)}")
             for start in range(0, len(reader), TORCHCODEC_CHUNK):

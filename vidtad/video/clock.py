@@ -58,8 +58,10 @@ class Clock:
         if ticks is None:
             return self.last + self.median()
         placed = ticks - self.first + self.offset
-        leap = self.promised is not None and placed > self.promised and (
-            (placed - self.last) * self.time_base > WILD_JUMP_S
+        leap = (
+            self.promised is not None
+            and placed > self.promised
+            and ((placed - self.last) * self.time_base > WILD_JUMP_S)
         )
         if placed <= self.last or leap:
             due = self.last + self.median()

@@ -77,9 +77,7 @@ def open_container(path: str | Path) -> Any:
     av.logging.set_level(None)
     try:
         # An absolute path cannot be taken for a protocol or an option; nothing but files may be opened by it.
-        container = av.open(
-            os.path.abspath(path), metadata_errors="replace", options={"protocol_whitelist": "file"}
-        )
+        container = av.open(os.path.abspath(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path}: {_why_unreadable(path)}") from error
     if not container.streams.video and not container.streams.audio:
@@ -261,9 +259,7 @@ def judge(path: str | Path, container: Any, stream: Any, first: Any, fps: Fracti
     )
 
 
-def _warnings(
-    path: str | Path, info: VideoInfo, first: Any, by_index: bool, fps: Fraction | None
-) -> tuple[str, ...]:
+def _warnings(path: str | Path, info: VideoInfo, first: Any, by_index: bool, fps: Fraction | None) -> tuple[str, ...]:
     warnings = []
     if by_index:
         source = "as given with --fps" if fps else "a guess; give the true one with --fps"

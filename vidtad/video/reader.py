@@ -132,7 +132,6 @@ class Video:
         if self.strict and (self._report.broke_at_s is not None):
             raise InputError(self._report.warnings[-1])
 
-
     def at(self, times_s: Sequence[float]) -> list[Frame]:
         """For each time in seconds the frame nearest to it (of two the earlier), in the order given.
 

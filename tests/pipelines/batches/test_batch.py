@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ from tests.pipelines.toys import Toy, items, starts
 from vidtad.errors import InputError, RunError
 from vidtad.locks import Busy, claim
 from vidtad.pipelines.batches.batch import longest_first, parse_shard, run, shard_of
-from vidtad.pipelines.batches.engines import Record, Setup
+from vidtad.pipelines.batches.engines import Record, Setup, Work
 
 SERIAL, POOL = Setup(), Setup(workers=2)
 
@@ -256,3 +257,19 @@ def test_many_claims_at_once_never_overlap(tmp_path: Path) -> None:
     script += "  except Busy: time.sleep(0.001)\n"
     running = [subprocess.Popen([sys.executable, "-c", script]) for _ in range(4)]
     assert [process.wait() for process in running] == [0, 0, 0, 0]
+
+
+def test_threads_are_limited_without_workers_too_and_as_before_afterwards(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+
+    def threads(device: str) -> Work:
+        return lambda item, progress: torch.get_num_threads()
+
+    try:
+        paths = items(tmp_path, {"a": "ok"})
+        assert [record.value for record in run(paths, threads, Setup(threads=1))] == [1]
+        assert torch.get_num_threads() == 2
+        assert [record.value for record in run(paths, threads, Setup())] == [2]
+    finally:
+        torch.set_num_threads(before)

@@ -15,7 +15,8 @@ from vidtad import persons
 from vidtad.bundle import Bundle, load_bundle, save_bundle
 from vidtad.errors import InputError, RunError
 from vidtad.extractors.person_presets import TRUNKS
-from vidtad.formats.ava import people_text, read_boxes
+from vidtad.formats.ava import read_boxes
+from vidtad.formats.interchange import render
 from vidtad.models.acar import AcarConfig, AcarHead
 from vidtad.models.action_transformer import ActionTransformerConfig
 from vidtad.models.people import PersonNetwork
@@ -290,13 +291,11 @@ def test_hysteresis() -> None:
 
 def test_ava_rows_of_people_read_back(clip: Path, tmp_path: Path) -> None:
     timeline = PeopleDetector(a_bundle("linear"), options(clip))(clip)
-    (tmp_path / "a.csv").write_text(people_text(timeline))
+    text = render(timeline, "ava")[".ava.csv"]
+    (tmp_path / "a.csv").write_text(text)
     boxes = read_boxes(tmp_path / "a.csv")
     assert len(boxes.box) == 8 * 3 and set(boxes.label.tolist()) == {1, 2, 3}
     assert boxes.images[0] == (clip.stem, "0.000000")
-    first = next(csv.reader(io.StringIO(people_text(timeline))))
-    assert first[1] == "0000"
+    assert next(csv.reader(io.StringIO(text)))[1] == "0000"
     known = Timeline({}, timeline.videos, {"classes": ["walk"]}, {clip.stem: (person(1.5, walk=0.25),)})
-    assert people_text(known) == f"{clip.stem},1.500,0.100000,0.100000,0.500000,0.900000,14,0.250000\n"
-    with pytest.raises(InputError, match="no number"):
-        people_text(known, {"run": 1})
+    assert render(known, "ava")[".ava.csv"] == f"{clip.stem},1.500000,0.1,0.1,0.5,0.9,14,0.25\n"

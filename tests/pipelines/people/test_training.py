@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from tests.pipelines.people.test_detection import ACAR, HEADS
 from vidtad.bundle import load_bundle
 from vidtad.errors import InputError
 from vidtad.extractors.person_presets import TRUNKS
+from vidtad.formats.person_labels import read_person_labels
 from vidtad.models.acfb import REPORTED
 from vidtad.models.action_transformer import ActionTransformer, I3dTrunk
 from vidtad.models.people_losses import TransformerLosses
@@ -81,6 +83,29 @@ def test_learning_in_bf16_needs_a_gpu(labelled: Path, tmp_path: Path) -> None:
     asked = job(labelled, tmp_path / "mine.safetensors", precision="bf16", device="cuda")
     assert training._schedule(asked, None).precision == "bfloat16"
     assert training._schedule(replace(asked, precision="auto"), None).precision == "float32"
+
+
+def test_two_videos_of_one_name_are_refused_but_not_what_is_hidden(labelled: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    shutil.copytree(labelled, videos)
+    clip = next(videos.glob("*.mp4"))
+    for place in (".trash", "old.safetensors.work"):
+        (videos / place).mkdir()
+        shutil.copy(clip, videos / place / clip.name)
+    asked = replace(job(labelled, tmp_path / "a.safetensors"), videos=videos)
+    labels = read_person_labels(asked.annotations)
+    parts = training._split(labels, labels.classes, asked)
+    assert {key.video.parent for part in parts for key in part} == {videos}
+    (videos / "sub").mkdir()
+    shutil.copy(clip, videos / "sub" / clip.name)
+    with pytest.raises(InputError, match="have one name"):
+        run_people_training(asked)
+
+
+def test_a_share_to_hold_out_is_one(labelled: Path, tmp_path: Path) -> None:
+    for wrong in (-0.5, 1.0, 3.0, float("nan")):
+        with pytest.raises(InputError, match="between 0 and 1"):
+            job(labelled, tmp_path / "a.safetensors", val_fraction=wrong)
 
 
 def test_a_second_call_goes_on_and_ends_alike(labelled: Path, tmp_path: Path) -> None:

@@ -156,6 +156,13 @@ def test_the_stated_file_tells_two_of_one_name_apart(tmp_path: Path) -> None:
     assert material.videos["a"] == tmp_path / "two" / "a.mp4"
 
 
+@pytest.mark.parametrize("other", ["v_a", "A"])
+def test_two_names_of_one_file_are_not_two_videos(folder: Path, other: str) -> None:
+    """Each would be trained on as if the other's actions were none, or be held out while the other is trained on."""
+    with pytest.raises(InputError, match=f"file of both 'a' and '{other}'"):
+        find_material(labels_of(each("a", other)), folder, None)
+
+
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [(("z",), "holds no labelled video: the labels name 'z'"), (("broken",), "can be used")],

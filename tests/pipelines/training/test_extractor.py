@@ -33,9 +33,7 @@ def test_small_weights_travel_inside() -> None:
     assert all(torch.equal(fields["extractor_weights"][key], state[key]) for key in state)
 
 
-def test_large_weights_stay_outside_and_the_user_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_weights_stay_outside_and_the_user_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extractor, "SMALL", 1000)
     file = tmp_path / "w.pt"
     torch.save(random_weights("tiny3d", 4), file)

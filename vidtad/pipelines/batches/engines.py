@@ -193,6 +193,7 @@ class Serial:
 
     def __init__(self, task: Task, setup: Setup, watch: Watch):
         self.work, self.watch = task(setup.devices[0]), watch
+        self.threads_before = use_threads(setup.threads)
         self.events = [Event(0, "ready")]
 
     def give(self, worker: int, item: Item | None) -> None:
@@ -212,7 +213,8 @@ class Serial:
         """Nothing to do: this process is alive."""
 
     def close(self) -> None:
-        """Let go of what is held back."""
+        """Let go of what is held back, and of the limit on threads."""
+        use_threads(self.threads_before)
         if isinstance(self.work, Holding):
             self.work.close()
 
@@ -231,14 +233,22 @@ def thread_settings(threads: int) -> dict[str, str]:
 
 
 def use_device(device: str, threads: int | None) -> None:
-    """Make `device` this process's own, and keep PyTorch, if it is there by now, to so many threads."""
+    """Make `device` this process's own, and see `use_threads`."""
     if device.startswith("cuda:"):
         import torch
 
         torch.cuda.set_device(device)
+    use_threads(threads)
+
+
+def use_threads(threads: int | None) -> int | None:
+    """Keep PyTorch, if it is there by now, to so many CPU threads (None: as they are); how many it had if changed."""
     loaded = sys.modules.get("torch")
-    if loaded is not None and threads is not None:
-        loaded.set_num_threads(threads)
+    if loaded is None or threads is None:
+        return None
+    before = loaded.get_num_threads()
+    loaded.set_num_threads(threads)
+    return int(before)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from vidtad.errors import InputError, RunError, VidtadError
+from vidtad.errors import InputError, RunError, VidtadError, first_line
 from vidtad.pipelines.batches.engines import Event, Item, Record, Setup, Task, records, usable_cpus, use_device
 
 STORE_BYTES = 200 * 2**20
@@ -232,8 +232,7 @@ def _connect(ray: Any, address: str | None) -> bool:
             ray.init(num_cpus=usable_cpus(), include_dashboard=False, object_store_memory=STORE_BYTES, **quiet)
     except Exception as error:  # Ray has no common class for these
         where = f"no Ray cluster answers at {address}" if address else "Ray cannot be started here"
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(f"{where} ({first[:200]}); see docs/cluster.md") from error
+        raise RunError(f"{where} ({first_line(error)}); see docs/cluster.md") from error
     return True
 
 

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from vidtad.pipelines.people.bundle import person_bundle, sampling_of
 from vidtad.pipelines.people.recipes import find_preset, shortened
 from vidtad.pipelines.people.scores import Scorer
 from vidtad.pipelines.people.starting import pretrained, starting_network, usual_trunk
+from vidtad.pipelines.training.data import files_inside
 from vidtad.training.distributed import join, wait
 from vidtad.training.loop import Schedule, learns_in, train
 from vidtad.training.people import Augmentation, Clips, Keyframe, PeopleHead, fill_banks
@@ -52,7 +54,8 @@ class PeopleJob:
     `schedule`: None for one scaled to the data. `convention`: None for the trunk's. `freeze_trunk`: only the head
     learns. `preset`: a name of `recipes.PEOPLE_PRESETS`, for what is None of schedule, augmentation and, without a
     `start`, trunk and config. `losses`: sampling and weights, of the Action Transformer (None: published ones).
-    `precision`: see `learns_in`; `auto` is float32. Raises InputError for an unknown one, and for bf16 on a CPU.
+    `val_fraction`: share of the videos to hold out. `precision`: see `learns_in`; `auto` is float32. Raises InputError
+    for an unknown one, for bf16 on a CPU, and for a share outside 0 to 1.
     """
 
     annotations: Path
@@ -78,6 +81,8 @@ class PeopleJob:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
+        if not 0 <= self.val_fraction < 1:
+            raise InputError(f"--val-fraction {self.val_fraction:g}: a share of the videos lies between 0 and 1")
         lower = learns_in(self.precision, self.device) != "float32"
         if lower and self.device == "cpu":
             raise InputError("people learn in bf16 on a GPU alone: on a CPU, PyTorch's gradients of 3D maps may be NaN")
@@ -171,20 +176,19 @@ def frame_map(
     batch: int = 4,
 ) -> Evaluation:
     """Frame mAP (AVA's rules, box IoU 0.5) of a network on labelled keyframes, given their boxes."""
-    network = network.eval().to(device)
-    scorer, clips = Scorer(network, convention, device=device), Clips(convention)
+    scorer = Scorer(network.eval().to(device), convention, device=device)
     ids = dict(enumerate(classes, 1))
     truth: list[tuple[Any, ...]] = []
     found: list[tuple[Any, ...]] = []
-    for video in sorted({key.video for key in data}):
-        keys = sorted((key for key in data if key.video == video), key=lambda key: key.time_s)
-        shown = ((_key_clip(key, clips), People(key.boxes.astype(np.float32), key.surely)) for key in keys)
-        for key, scored in zip(keys, scorer(_batched(shown, batch)), strict=True):
-            image = image_key(video.stem, key.time_s)
-            for box, targets, scores in zip(key.boxes.tolist(), key.targets, scored.scores, strict=True):
-                truth += [(image, box, number + 1, 0.0) for number in np.flatnonzero(targets)]
-                found += [(image, box, number + 1, float(score)) for number, score in enumerate(scores)]
-    clips.close()
+    with closing(Clips(convention)) as clips:
+        for video in sorted({key.video for key in data}):
+            keys = sorted((key for key in data if key.video == video), key=lambda key: key.time_s)
+            shown = ((_key_clip(key, clips), People(key.boxes.astype(np.float32), key.surely)) for key in keys)
+            for key, scored in zip(keys, scorer(_batched(shown, batch)), strict=True):
+                image = image_key(video.stem, key.time_s)
+                for box, targets, scores in zip(key.boxes.tolist(), key.targets, scored.scores, strict=True):
+                    truth += [(image, box, number + 1, 0.0) for number in np.flatnonzero(targets)]
+                    found += [(image, box, number + 1, float(score)) for number, score in enumerate(scores)]
     return evaluate_frames(_boxes(truth), _boxes(found), protocol_named("ava"), ids)
 
 
@@ -229,9 +233,11 @@ def _poses(classes: Sequence[str]) -> int:
 
 
 def _split(labels: PersonLabels, classes: Sequence[str], job: PeopleJob) -> tuple[list[Keyframe], list[Keyframe]]:
-    if not job.videos.is_dir():
-        raise InputError(f"{job.videos}: no such folder of videos")
-    files = {path.stem: path for path in sorted(job.videos.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES}
+    files: dict[str, Path] = {}
+    for path in files_inside(job.videos, VIDEO_SUFFIXES):
+        other = files.setdefault(path.stem, path)
+        if other != path and path.stem in labels.videos:
+            raise InputError(f"{other} and {path} have one name and the labels do not say which; move one away")
     there = [name for name in labels.videos if name in files]
     if not there:
         raise InputError(f"{job.videos}: none of the {len(labels.videos)} labelled videos is here")

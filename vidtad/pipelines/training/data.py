@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vidtad.arrays import SUFFIXES, arrays_among, arrays_in, file_of
+from vidtad.arrays import SUFFIXES, arrays_among, arrays_in, file_of, video_of
 from vidtad.errors import InputError
 from vidtad.features import Assumed, Features, StoredRows, load_features
 from vidtad.files import VIDEO_SUFFIXES, atomic_write
@@ -54,12 +54,13 @@ def find_material(
     unless it is where features of `videos` are kept. Raises InputError when a folder is missing or no labelled video
     is there.
     """
-    found_videos, unused = _assign(labels, _by_name(_inside(videos, VIDEO_SUFFIXES), videos, "video"))
+    found_videos, unused = _assign(labels, _by_name(files_inside(videos, VIDEO_SUFFIXES), videos, "video"))
     if videos is None:
-        files = arrays_in(features) if features and features.is_file() else arrays_among(_inside(features, SUFFIXES))
+        one = features is not None and features.is_file()
+        files = arrays_in(features) if features and one else arrays_among(files_inside(features, SUFFIXES))
         found_features, loose = _assign(labels, _by_name(files, features, "feature file"))
     else:
-        files = _inside(features, {".npy"}) if features and features.is_dir() else []
+        files = files_inside(features, {".npy"}) if features and features.is_dir() else []
         found_features, loose = _assign(labels, _by_name(files, None, ""))
     durations: dict[str, Duration] = {}
     broken: dict[str, str] = {}
@@ -90,8 +91,11 @@ def _raise_none(
     raise InputError(f"{place}: holds no labelled video: the labels name {labels.videos[0]!r}{example}")
 
 
-def _inside(folder: Path | None, suffixes: Collection[str]) -> list[Path]:
-    """Files of a folder and its subfolders, but for hidden ones and those that trainings keep beside a bundle."""
+def files_inside(folder: Path | None, suffixes: Collection[str]) -> list[Path]:
+    """Files of a folder and its subfolders, but for hidden ones and those that trainings keep beside a bundle.
+
+    Raises InputError when the folder is not there.
+    """
     if folder is None:
         return []
     if not folder.is_dir():
@@ -107,16 +111,20 @@ def _by_name(files: Sequence[Path], place: Path | None, what: str) -> dict[str, 
         raise InputError(f"{place}: no {what} in this folder")
     found: dict[str, list[Path]] = {}
     for path in files:
-        found.setdefault(path.stem, []).append(path)
+        found.setdefault(video_of(path), []).append(path)
     return found
 
 
 def _assign(labels: Labels, files: Mapping[str, list[Path]]) -> tuple[dict[str, Path], tuple[str, ...]]:
-    """The file of each labelled video, and the names of the files that are left."""
+    """The file of each labelled video, and the names of the files that are left.
+
+    Raises InputError where two files could be one video's, or two videos have one file.
+    """
     lowered: dict[str, str] = {}
     for stem in files:
         lowered.setdefault(stem.casefold(), stem)
     assigned: dict[str, Path] = {}
+    owner: dict[Path, str] = {}
     for name, stated in zip(labels.videos, labels.files, strict=True):
         spellings = (name, f"v_{name}", name.removeprefix("v_"), video_id(stated) if stated else name)
         exact = [s for s in spellings if s in files]
@@ -129,8 +137,10 @@ def _assign(labels: Labels, files: Mapping[str, list[Path]]) -> tuple[dict[str, 
             paths = [path for path in paths if ending and path.parts[-len(ending) :] == ending] or paths
         if len(paths) > 1:
             raise InputError(f"{paths[0]} and {paths[1]} have one name and the labels do not say which; move one away")
+        if (other := owner.setdefault(paths[0], name)) != name:
+            raise InputError(f"{paths[0]}: the file of both {other!r} and {name!r}; give them one name in the labels")
         assigned[name] = paths[0]
-    taken = {path.stem for path in assigned.values()}
+    taken = {video_of(path) for path in assigned.values()}
     return assigned, tuple(stem for stem in files if stem not in taken)
 
 
@@ -318,9 +328,7 @@ def _units(labels: Labels, names: Collection[str]) -> list[list[str]]:
     return list(units.values())
 
 
-def _hold_out(
-    labels: Labels, units: list[list[str]], fraction: float, seed: int
-) -> tuple[list[str], list[str]]:
+def _hold_out(labels: Labels, units: list[list[str]], fraction: float, seed: int) -> tuple[list[str], list[str]]:
     """(training, validation) videos: units in an order drawn from the seed, first those that bring a new class."""
     table = labels.table
     number = {name: position for position, name in enumerate(table.videos)}

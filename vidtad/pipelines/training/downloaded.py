@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from vidtad.actionformer_presets import EGO4D_VARIANTS, FeatureKind
-from vidtad.arrays import arrays_among, arrays_in, opened, read_rows
+from vidtad.arrays import arrays_among, arrays_in, opened, read_rows, video_of
 from vidtad.errors import InputError
 from vidtad.features import (
     Assumed,
@@ -99,7 +99,7 @@ def adopt_features(
     annotated duration instead, and of streams of unequal length the shorter one counts. A file that is there stays
     when it is the same; one made otherwise is replaced with `overwrite` alone. `progress` is told the videos done and
     their number. Raises InputError for features of another width, other sources that disagree about the length of a
-    video, a missing rate, a file made otherwise, or when no video is found.
+    video, two arrays of one name in a source, a missing rate, a file made otherwise, or when no video is found.
     """
     labels = read_labels(annotations)
     held = [_arrays(Path(source)) for source in sources]
@@ -165,20 +165,27 @@ def _same(features: Features, target: Path) -> bool:
     )
 
 
-def _arrays(source: Path) -> dict[str, Path]:
-    """Arrays of a source by name."""
+def _arrays(source: Path) -> dict[str, list[Path]]:
+    """Arrays of a source by name; several where its files repeat one."""
     if source.is_dir():
         found = arrays_among(sorted(source.iterdir()))
     elif source.is_file():
         found = arrays_in(source)
     else:
         found = arrays_among(sorted(source.parent.glob(source.name)))
-    return {path.stem: path for path in found}
+    arrays: dict[str, list[Path]] = {}
+    for path in found:
+        arrays.setdefault(video_of(path), []).append(path)
+    return arrays
 
 
-def _find(arrays: Mapping[str, Path], name: str) -> Path | None:
-    stems = (name, f"v_{name}", name.removeprefix("v_"))
-    return next((arrays[stem] for stem in stems if stem in arrays), None)
+def _find(arrays: Mapping[str, Sequence[Path]], name: str) -> Path | None:
+    """The array of a video. Raises InputError when there are two."""
+    spellings = (name, f"v_{name}", name.removeprefix("v_"))
+    paths = next((arrays[spelling] for spelling in spellings if spelling in arrays), ())
+    if len(paths) > 1:
+        raise InputError(f"{paths[0]} and {paths[1]} have one name; move one away")
+    return next(iter(paths), None)
 
 
 def _joined(paths: Sequence[Path], parts: Sequence[np.ndarray], *, shortest: bool) -> np.ndarray:

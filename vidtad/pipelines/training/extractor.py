@@ -65,9 +65,7 @@ def choose_extractor(
             raise InputError(f"--weights {weights}: this bundle does not hold weights of extractor {name or 'any'}")
         state: Mapping[str, Tensor] = bundle.extractor_weights
         fps: dict[str, Any] = {"fps": sampling.fps} if sampling.fps is not None else {}
-        extractor = build(
-            made, state, device=device, window=sampling.window, stride=sampling.stride, flow=flow, **fps
-        )
+        extractor = build(made, state, device=device, window=sampling.window, stride=sampling.stride, flow=flow, **fps)
         return Chosen(LoadedExtractor(extractor, f"bundle:{bundle.name}", digest(state)), state, notes)
     loaded = load_extractor(
         made, weights, device=device, window=sampling.window, stride=sampling.stride, fps=sampling.fps, flow=flow

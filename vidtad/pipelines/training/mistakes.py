@@ -137,9 +137,7 @@ def _wrong(aligned: Aligned, rank: int) -> Mistake:
     row = int(aligned.order[rank])
     start, end = float(aligned.pr_start[row]), float(aligned.pr_end[row])
     same_video = np.flatnonzero(aligned.gt_video == aligned.pr_video[row])
-    overlap = temporal_iou(
-        aligned.gt_start[same_video], aligned.gt_end[same_video], np.float64(start), np.float64(end)
-    )
+    overlap = temporal_iou(aligned.gt_start[same_video], aligned.gt_end[same_video], np.float64(start), np.float64(end))
     of_class = aligned.gt_class[same_video] == aligned.pr_class[row]
     own = float(overlap[of_class].max(initial=0.0))
     other = float(overlap[~of_class].max(initial=0.0))

@@ -50,9 +50,7 @@ class Facts:
     overlap: float = 1.0
 
     @classmethod
-    def of(
-        cls, videos: Sequence[TrainingVideo], classes: int, step_s: float, overlap: float = 1.0
-    ) -> "Facts":
+    def of(cls, videos: Sequence[TrainingVideo], classes: int, step_s: float, overlap: float = 1.0) -> "Facts":
         """Facts of training videos."""
         lengths = np.concatenate([video.segments[:, 1] - video.segments[:, 0] for video in videos])
         rows = np.array([len(video.values) for video in videos])
@@ -226,8 +224,9 @@ def with_options(plan: Plan, asked: Mapping[str, Any]) -> Plan:
     """The plan with some of its options as asked; of `losses` single entries may be given. Raises InputError."""
     unknown = sorted(asked.keys() - plan.options.keys())
     losses = asked.get("losses", {})
-    if unknown or not isinstance(losses, Mapping) or losses.keys() - plan.options["losses"].keys():
-        wrong = unknown or sorted(losses if isinstance(losses, Mapping) else {"losses"})
+    known = plan.options["losses"].keys()
+    wrong = unknown or (sorted(losses.keys() - known) if isinstance(losses, Mapping) else ["losses"])
+    if wrong:
         raise InputError(
             f"training options {', '.join(wrong)}: this model takes {', '.join(plan.options)}, and of losses "
             f"{', '.join(plan.options['losses'])}"
