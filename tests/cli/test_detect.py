@@ -145,6 +145,17 @@ def test_a_folder_of_downloaded_features_is_read_as_it_is(bundle: Path, tmp_path
         assert list(json.loads(single.stdout)["results"]) == ["b"]
 
 
+def test_dots_belong_to_the_name_of_an_array_in_hdf5(bundle: Path, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    width = json.loads(run("models", "show", bundle, "--json").stdout)["channels"][0][1]
+    with h5py.File(tmp_path / "all.h5", "w") as file:
+        for name in ("clip.1", "clip.2"):
+            file[name] = np.ones((40, width), np.float32)
+    found = run("detect", tmp_path / "all.h5", "--model", bundle, "--fps", 25, "--out", tmp_path / "t")
+    assert found.exit_code == 0, found.stderr
+    assert sorted(path.name for path in (tmp_path / "t").glob("*.json")) == ["clip.1.json", "clip.2.json"]
+
+
 def test_a_batch_finishes_the_good_and_lists_the_bad(clip: Path, bundle: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.mp4"
     broken.write_text("no video")

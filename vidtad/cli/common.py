@@ -76,7 +76,7 @@ def find_inputs(paths: Iterable[Path], suffixes: frozenset[str], what: str) -> l
     Raises InputError for a missing path, an empty folder, or two files whose results would share a name.
     """
     from vidtad import remote
-    from vidtad.arrays import arrays_among, arrays_in, file_of
+    from vidtad.arrays import arrays_among, arrays_in, file_of, video_of
 
     found: list[Path] = []
     for path in paths:
@@ -94,12 +94,13 @@ def find_inputs(paths: Iterable[Path], suffixes: frozenset[str], what: str) -> l
             found += arrays_in(path) if FEATURE_SUFFIX in suffixes else [path]
         else:
             raise InputError(f"{path}: no such file or folder")
-    by_stem: dict[str, Path] = {}
+    by_name: dict[str, Path] = {}
     for path in found:
-        other = by_stem.setdefault(path.stem, path)
+        name = video_of(path)
+        other = by_name.setdefault(name, path)
         if other != path:
-            raise InputError(f"{other} and {path} would both be written as {path.stem!r}; rename one or run them apart")
-    return list(by_stem.values())
+            raise InputError(f"{other} and {path} would both be written as {name!r}; rename one or run them apart")
+    return list(by_name.values())
 
 
 def check_places(out: Path, ranges: int, keep_flow: Path | None = None, flow_from: Path | None = None) -> None:

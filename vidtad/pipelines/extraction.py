@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from vidtad.arrays import video_of
 from vidtad.errors import InputError
 from vidtad.extractors.preprocess import target_size
 from vidtad.extractors.stream import Clip, Rows, feature_rows, wanted_frames
@@ -189,8 +190,9 @@ def claimed(folder: Path, path: Path) -> Iterator[None]:
 
     What a killed process left half-written there is removed.
     """
-    with claim(Path(folder) / f".{path.stem}.lock", str(path)):
-        left = re.compile(rf"\.{re.escape(path.stem)}\.(npy|json|csv|ava\.csv)\.[^.]+\.tmp")
+    name = video_of(path)
+    with claim(Path(folder) / f".{name}.lock", str(path)):
+        left = re.compile(rf"\.{re.escape(name)}\.(npy|json|csv|ava\.csv)\.[^.]+\.tmp")
         for temporary in [found for found in Path(folder).iterdir() if left.fullmatch(found.name)]:
             with suppress(OSError):
                 temporary.unlink()

@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vidtad.arrays import is_array
+from vidtad.arrays import is_array, video_of
 from vidtad.bundle import Bundle
 from vidtad.checkpoints import cache_dir
 from vidtad.errors import InputError
@@ -108,7 +108,7 @@ class Worker(ABC):
         """
         if self.job.out is None:
             return make()
-        target = self.job.out / f"{path.stem}.json"
+        target = self.job.out / f"{video_of(path)}.json"
         timeline = _finished(target, identity) if target.exists() and not self.job.overwrite else None
         if timeline is None:
             timeline = make()
@@ -163,7 +163,7 @@ class TemporalWorker(Worker):
         return self.finished_or(
             path,
             detector_identity(self.bundle, features.provenance, job.min_score, self.detector.precision),
-            lambda: detect_features(features, self.detector, path.stem, min_score=job.min_score, progress=progress),
+            lambda: detect_features(features, self.detector, video_of(path), min_score=job.min_score, progress=progress),
         )
 
     def _assumed(self) -> Assumed:

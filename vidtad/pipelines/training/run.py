@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -153,18 +154,19 @@ def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
     frame = _frame(job, plan, data, chosen, watcher)
     protocol = protocol_named(job.protocol or (published.protocol if published else "thumos14"))
     scorer = Scorer(data, frame, protocol, plan.schedule.epochs, job.device)
-    board = board_of(folder, job.tensorboard)
-    result = train(
-        head,
-        plan.schedule,
-        folder,
-        seed=job.seed,
-        device=job.device,
-        progress=reporter(watcher, scorer, plan.schedule.epochs, board),
-        evaluate=scorer if data.split.validation else None,
-    )
-    if board is not None:
-        board.close()
+    with ExitStack() as stack:
+        board = board_of(folder, job.tensorboard)
+        if board is not None:
+            stack.callback(board.close)
+        result = train(
+            head,
+            plan.schedule,
+            folder,
+            seed=job.seed,
+            device=job.device,
+            progress=reporter(watcher, scorer, plan.schedule.epochs, board),
+            evaluate=scorer if data.split.validation else None,
+        )
     outcome = final_outcome(frame(result.state), data, plan, scorer, found)
     outcome = replace(outcome, records=result.records, videos=material.videos)
     bundle = outcome.bundle
