@@ -71,9 +71,13 @@ def clips(
 
     whole, files = _located(timeline, video)
     done: list[dict[str, object]] = []
+    chosen = {name: sum(s.score >= min_score for s in whole.results.get(name, ())) for name in files}
 
     def one(name: str) -> None:
-        for clip in cut(whole, name, files[name], out, min_score=min_score, exact=exact):
+        found = cut(whole, name, files[name], out, min_score=min_score, exact=exact)
+        if late := chosen[name] - len(found):
+            note(f"{name}: {late} segment{'s' * (late > 1)} without a frame in the video: no clip")
+        for clip in found:
             s = clip.segment
             entry = {"start_s": s.start_s, "end_s": s.end_s, "label": s.label, "score": s.score}
             done.append({"video": name, "clip": str(clip.path), **entry, "copied": clip.copied})
@@ -83,7 +87,7 @@ def clips(
     failed = _each(list(files), one)
     if json:
         print_json({"clips": done, "failed": failed})
-    elif not done and not failed:
+    elif not any(chosen.values()) and not failed:
         note(f"no segment scores {min_score:g} or more: no clip was cut; try a lower --min-score")
     finish_batch(len(files), failed)
 
