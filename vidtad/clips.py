@@ -10,7 +10,7 @@ from typing import Any
 
 from vidtad.errors import RunError
 from vidtad.files import atomic_write
-from vidtad.formats.shared import NOT_IN_FILE_NAMES
+from vidtad.formats.shared import NOT_IN_FILE_NAMES, file_name_part
 from vidtad.timeline import Segment, Timeline
 from vidtad.video import Frame, open_video
 from vidtad.video.encoder import H264, TICKS
@@ -60,8 +60,8 @@ def cut(
 
 
 def _stem(name: str, number: int, segment: Segment) -> str:
-    words = re.sub(r"[\s_]+", "-", NOT_IN_FILE_NAMES.sub("", segment.label)).strip("-.")[:60]
-    plain = NOT_IN_FILE_NAMES.sub("_", name).lstrip(".")[:80]
+    words = file_name_part(re.sub(r"[\s_]+", "-", NOT_IN_FILE_NAMES.sub("", segment.label)).strip("-."), 60, 80)
+    plain = file_name_part(name, 80, 120).lstrip(".")
     return f"{plain}_{number:04d}_{words or 'segment'}_{segment.start_s:.2f}-{segment.end_s:.2f}"
 
 

@@ -390,6 +390,7 @@ def test_misuse_of_detect_is_one_sentence_and_writes_nothing(clip: Path, bundle:
 def test_odd_file_names_go_all_the_way(clip: Path, bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     names = [b"caf\xe9.mp4".decode(errors="surrogateescape"), "-x.mp4", "[bold]a.mp4", "ünï 漢字.mp4", "a.b.mp4"]
+    names += ["漢" * 82 + ".mp4", "x" * 250 + ".mp4"]  # 250 and 254 of the 255 bytes that file systems take
     for name in names:
         (tmp_path / "in" / name).write_bytes(clip.read_bytes())
     out = tmp_path / "out"
@@ -397,3 +398,8 @@ def test_odd_file_names_go_all_the_way(clip: Path, bundle: Path, tmp_path: Path)
     assert {path.name for path in out.glob("*.json")} == {f"{Path(name).stem}.json" for name in names}
     again = run("detect", tmp_path / "in", "--model", bundle, "--out", out, "--json")
     assert again.exit_code == 0 and len(json.loads(again.stdout)["results"]) == len(names)
+    for command in ("report", "overlay", "clips"):
+        result = run(command, out, "--video", tmp_path / "in", "--out", tmp_path / command)
+        assert result.exit_code == 0, result.stderr
+    assert len(list((tmp_path / "report").iterdir())) == len(names) + 1
+    assert len(list((tmp_path / "overlay").iterdir())) == len(names)

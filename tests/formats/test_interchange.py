@@ -284,6 +284,13 @@ def test_no_id_leads_out_of_the_folder(tmp_path: Path) -> None:
     assert all(path.resolve().parent == (tmp_path / "out").resolve() and path.exists() for path in paths)
 
 
+def test_ids_that_no_file_can_be_named_by(tmp_path: Path) -> None:
+    names = ("lone \ud800", "漢" * 300, "漢" * 301, "\U0001f600" * 100)
+    timeline = Timeline({name: (Segment(0, 1, "\ud801", 0.5),) for name in names}, {n: video(n) for n in names}, {})
+    for format_name in ("srt", "vtt", "elan", "via", "boris", "csv", "activitynet", "annotations"):
+        assert all(path.exists() for path in write_formats(timeline, tmp_path / format_name, format_name))
+
+
 def test_nothing_is_written_when_one_format_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         write_formats(overlapping(), tmp_path / "out", "srt,ava")
