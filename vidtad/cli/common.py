@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -17,17 +18,30 @@ from vidtad.files import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
+    from rich.table import Table as RichTable
 
+    from vidtad.evaluation.tables import Table
     from vidtad.pipelines.batches.engines import Item, Setup, Task, Watch
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 FEATURE_SUFFIX = ".npy"
 
 ReportProgress = Callable[[int, "int | None"], None]
 
 
+def visible(text: object) -> str:
+    """Text for a terminal: control characters of names and labels, which could rewrite what it shows, as `\\x1b`."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", str(text))
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """A line of results, or on standard error."""
+    typer.echo(visible(text), err=err)
+
+
 def note(sentence: str) -> None:
     """One line for the user, beside the results."""
-    typer.echo(f"vidtad: {sentence}", err=True)
+    say(f"vidtad: {sentence}", err=True)
 
 
 def print_json(document: Any) -> None:
@@ -41,6 +55,39 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=140)
+
+
+def print_table(content: "Table", *, bold: str | None = None) -> None:
+    """A table of text, its line below; the row whose first cell is `bold` stands out."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, title=Text(visible(content.title)), title_justify="left")
+    for number, heading in enumerate(content.header):
+        table.add_column(Text(heading), justify="right" if number else "left", no_wrap=number > 0)
+    for row in content.rows:
+        table.add_row(*(Text(visible(cell)) for cell in row), style="bold" if row[0] == bold else None)
+    print_whole(table)
+    if content.note:
+        say(content.note)
+
+
+def print_whole(table: "RichTable") -> None:
+    """Print with no number cut: on a terminal that is too narrow the columns move together, then lines run on.
+
+    Columns that are not to be wrapped keep their width; the others take what is left, and their longest word.
+    """
+    where = console()
+    endless = where.options.update(width=10_000)
+    for column in table.columns:
+        if column.no_wrap:
+            cells = (column.header, *column.cells)
+            column.min_width = max(where.measure(cell, options=endless).maximum for cell in cells)
+    if where.measure(table, options=endless).minimum > where.width:
+        table.padding = (0, 0)
+        where.width = max(where.width, where.measure(table, options=endless).minimum)
+    where.print(table)
 
 
 def given(ctx: typer.Context) -> frozenset[str]:
@@ -120,7 +167,7 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[ReportProgress]:
         yield lambda done, total: None
         return
     with _bars() as bar:
-        task = bar.add_task(title, total=None)
+        task = bar.add_task(visible(title), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=None if total is None else max(done, total))
 
 
@@ -202,7 +249,7 @@ def batch_bars(total: int, *, quiet: bool) -> Iterator[tuple["Watch", Callable[[
                 bar.reset(rows[worker], total=None)
             most = None if expected is None else max(done, expected)
             name = path.name if len(path.name) <= 40 else f"{path.name[:39]}…"
-            bar.update(rows[worker], description=name, completed=done, total=most)
+            bar.update(rows[worker], description=visible(name), completed=done, total=most)
 
         def advance(path: Path) -> None:
             if overall is not None:

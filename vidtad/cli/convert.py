@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, print_json
+from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, print_json, say
 from vidtad.cli.options import AsJson
 
 FormatNames = Annotated[
@@ -49,4 +49,4 @@ def convert(
         print_json({"written": [str(path) for path in written]})
     else:
         for path in written:
-            typer.echo(str(path))
+            say(str(path))

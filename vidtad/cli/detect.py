@@ -20,7 +20,9 @@ from vidtad.cli.common import (
     print_json,
     refuse,
     run_batch,
+    say,
     take_shard,
+    visible,
 )
 from vidtad.cli.options import (
     ActionScore,
@@ -274,12 +276,12 @@ def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: 
         chosen = sorted(sorted(segments, key=lambda s: -s.score)[:most], key=lambda s: s.start_s)
         chosen = [s for s in chosen if s.score >= threshold]
         people = timeline.people.get(name)
-        table = Table(box=box.SIMPLE, title=Text(name), title_justify="left")
+        table = Table(box=box.SIMPLE, title=Text(visible(name)), title_justify="left")
         for heading in (*(("person",) if people is not None else ()), "start", "end", "action", "score"):
             table.add_column(heading, justify="left" if heading == "action" else "right")
         for s in chosen:
             who = () if people is None else ("" if s.track is None else str(s.track),)
-            table.add_row(*who, clock(s.start_s), clock(s.end_s), Text(s.label), f"{s.score:.2f}")
+            table.add_row(*who, clock(s.start_s), clock(s.end_s), Text(visible(s.label)), f"{s.score:.2f}")
         if chosen:
             console().print(table)
             if console().is_terminal:
@@ -288,7 +290,7 @@ def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: 
                     console().print(line)
         where = "" if out is None else f"; all in {shown(out / name)}.json and .csv"
         seen = "" if people is None else f"; {counted(people)}"
-        typer.echo(f"{name}: {len(chosen)} of {len(segments)} segments shown (score >= {threshold:g}){seen}{where}")
+        say(f"{name}: {len(chosen)} of {len(segments)} segments shown (score >= {threshold:g}){seen}{where}")
 
 
 def counted(people: "Sequence[PersonBox]") -> str:

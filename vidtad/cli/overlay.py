@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, finish_batch, note, print_json, progress_bar
+from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, finish_batch, note, print_json, progress_bar, say
 from vidtad.cli.options import AsJson, Quiet
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def overlay(
             frames = burn(whole, name, files[name], target, min_score=min_score, progress=progress)
         done.append({"video": name, "written": str(target), "frames": frames})
         if not json:
-            typer.echo(str(target))
+            say(str(target))
 
     failed = _each(list(files), one)
     if json:
@@ -82,7 +82,7 @@ def clips(
             entry = {"start_s": s.start_s, "end_s": s.end_s, "label": s.label, "score": s.score}
             done.append({"video": name, "clip": str(clip.path), **entry, "copied": clip.copied})
             if not json:
-                typer.echo(str(clip.path))
+                say(str(clip.path))
 
     failed = _each(list(files), one)
     if json:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, note, print_json
+from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, note, print_json, say
 from vidtad.cli.options import AsJson
 
 
@@ -50,4 +50,4 @@ def report(
     if json:
         print_json({"written": [str(path) for path in written], "without_video": missing})
     else:
-        typer.echo(str(written[0]))
+        say(str(written[0]))

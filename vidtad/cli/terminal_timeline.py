@@ -3,6 +3,8 @@
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from vidtad.cli.common import visible
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -30,15 +32,15 @@ def render(timeline: "Timeline", width: int, threshold: float, *, ascii_only: bo
         length = max([info.duration_s, *(s.end_s for s in found)])
         lanes = _lanes(found)
         if not lanes or length <= 0:
-            lines.append(Text(f"{name}: nothing scores {threshold:g} or more", no_wrap=True, overflow="ellipsis"))
+            lines.append(Text(f"{visible(name)}: nothing scores {threshold:g} or more", no_wrap=True, overflow="ellipsis"))
             continue
         shown = list(lanes)[:MOST_LANES]
         names = max(4, min(max(map(len, shown)), width // 4))
         cells = max(NARROWEST, width - names - 3)
-        lines.append(Text(name, style="bold", no_wrap=True, overflow="ellipsis"))
+        lines.append(Text(visible(name), style="bold", no_wrap=True, overflow="ellipsis"))
         for number, label in enumerate(shown):
             line = Text(no_wrap=True, overflow="crop")
-            short = " ".join(label.split())
+            short = visible(" ".join(label.split()))
             short = short if len(short) <= names else short[: names - 1] + ("~" if ascii_only else "…")
             line.append(short.rjust(names) + (" | " if ascii_only else " ▕ "), style="default")
             bar = _bar(lanes[label], length, cells, ascii_only)
