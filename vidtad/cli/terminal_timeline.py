@@ -27,17 +27,18 @@ def render(timeline: "Timeline", width: int, threshold: float, *, ascii_only: bo
     from rich.text import Text
 
     lines: list[Text] = []
-    for name, info in timeline.videos.items():
-        found = [s for s in timeline.results.get(name, ()) if s.score >= threshold]
+    for video, info in timeline.videos.items():
+        name = visible(video)
+        found = [s for s in timeline.results.get(video, ()) if s.score >= threshold]
         length = max([info.duration_s, *(s.end_s for s in found)])
         lanes = _lanes(found)
         if not lanes or length <= 0:
-            lines.append(Text(f"{visible(name)}: nothing scores {threshold:g} or more", no_wrap=True, overflow="ellipsis"))
+            lines.append(Text(f"{name}: nothing scores {threshold:g} or more", no_wrap=True, overflow="ellipsis"))
             continue
         shown = list(lanes)[:MOST_LANES]
         names = max(4, min(max(map(len, shown)), width // 4))
         cells = max(NARROWEST, width - names - 3)
-        lines.append(Text(visible(name), style="bold", no_wrap=True, overflow="ellipsis"))
+        lines.append(Text(name, style="bold", no_wrap=True, overflow="ellipsis"))
         for number, label in enumerate(shown):
             line = Text(no_wrap=True, overflow="crop")
             short = visible(" ".join(label.split()))
