@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -109,6 +110,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, document: Any) -> None:
     """Write `document` as JSON, atomically. NaN and infinity are refused: no JSON reader agrees on them."""
     write_text(path, json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+
+
+def fraction_of(number: Any) -> Fraction:
+    """A number, or the text of one such as 25, 29.97 or 30000/1001, exactly.
+
+    Raises ValueError, TypeError or ArithmeticError for anything else, and for 1e999999999, which Python would work
+    out for hours.
+    """
+    if isinstance(number, str) and (len(number) > 60 or "e" in number.lower()):
+        raise ValueError(f"not a plain number: {number[:60]}")
+    return Fraction(number)
 
 
 def read_json(path: Path) -> Any:

@@ -202,6 +202,9 @@ def test_features_of_another_sampling_are_refused(clip: Path, bundle: Path, tmp_
     assert run(*extract).exit_code == 0
     result = run("detect", tmp_path / "f", "--model", bundle, "--out", tmp_path / "out")
     assert result.exit_code == 2 and "every 7" in result.stderr and not (tmp_path / "out").exists()
+    for option, told in (("--stride", 4), ("--window", 8)):
+        result = run("detect", tmp_path / "f", "--model", bundle, option, told, "--out", tmp_path / "out")
+        assert result.exit_code == 2 and "its sidecar says windows of 16 frames every 7" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -379,6 +382,9 @@ def test_misuse_of_detect_is_one_sentence_and_writes_nothing(clip: Path, bundle:
         "a file is in the place": ("--out", tmp_path / "file"),
         "not a finite number": ("--out", tmp_path / "out", "--min-score", "nan"),
         "at most 18 digits": ("--out", tmp_path / "out", "--weights", "random:" + 30 * "9"),
+        "--stride, --window: only for feature files": ("--out", tmp_path / "out", "--stride", 8, "--window", 8),
+        "not a frame rate": ("--out", tmp_path / "out", "--fps", "1e999999999"),
+        "no format 'x'; there are": ("--out", tmp_path / "out", "--format", "x"),
     }.items():
         result = run("detect", clip, "--model", bundle, *options)
         assert (result.exit_code, result.stdout) == (2, ""), result.stderr

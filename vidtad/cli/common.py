@@ -14,6 +14,7 @@ import typer
 
 from vidtad.errors import InputError, RunError, VidtadError
 from vidtad.files import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from vidtad.files import fraction_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,9 +109,9 @@ def parse_rate(text: str | None, option: str) -> Fraction | None:
     if text is None:
         return None
     try:
-        rate = Fraction(text)
+        rate = fraction_of(text)
     except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{option} {text}: not a frame rate; write it like 25 or 30000/1001") from error
+        raise InputError(f"{option} {text[:40]}: not a frame rate; write it like 25 or 30000/1001") from error
     if not 0 < rate <= 1000:
         raise InputError(f"{option} {text}: a frame rate lies above 0 and at most at 1000")
     return rate

@@ -151,6 +151,7 @@ def detect(
         action_score=action_score,
         batch=batch,
     )
+    check_sampling(paths, bundle, given(ctx))
     paths = take_shard(paths, shard)
     job = Job(
         out=None if out == "-" else Path(out),
@@ -230,6 +231,14 @@ def people_options(bundle: "Bundle", asked: frozenset[str], **options: Any) -> "
     from vidtad.pipelines.people.options import PeopleOptions
 
     return PeopleOptions(**{name: value for name, value in options.items() if value is not None})
+
+
+def check_sampling(paths: Sequence[Path], bundle: "Bundle", asked: frozenset[str]) -> None:
+    """Raise InputError for --stride and --window where no features are that could be without a sidecar."""
+    from vidtad.arrays import is_array
+
+    if not any(map(is_array, paths)):
+        refuse(asked & FOR_FEATURES, f"only for feature files; videos are sampled as {bundle.name} learned from them")
 
 
 def check_people(bundle: "Bundle", formats: Sequence[str]) -> None:

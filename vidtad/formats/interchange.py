@@ -54,8 +54,8 @@ def format_named(name: str) -> tuple[str, Format]:
     if proper in FORMATS:
         return proper, FORMATS[proper]
     near = difflib.get_close_matches(proper, [*FORMATS, *OTHER_NAMES], n=2)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise InputError(f"no format {name!r}{hint} There are {', '.join(FORMATS)}.")
+    hint = f"did you mean {' or '.join(near)}? There" if near else "there"
+    raise InputError(f"no format {name!r}; {hint} are {', '.join(FORMATS)}")
 
 
 def parse_names(names: str | Iterable[str]) -> list[str]:

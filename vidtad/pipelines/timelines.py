@@ -140,6 +140,12 @@ class TemporalWorker(Worker):
     def _from_features(self, path: Path, progress: Progress) -> Timeline:
         job = self.job
         features = load_features(path, self._assumed(), check_hash=not sidecar_of(path).exists())
+        grid = features.grid
+        if (job.stride or grid.stride, job.window or grid.span) != (grid.stride, grid.span):
+            raise InputError(
+                f"{path}: its sidecar says windows of {grid.span} frames every {grid.stride}; "
+                "leave out --window and --stride, which are for files without one"
+            )
         check_fits(features, self.bundle, str(path))
         return self.finished_or(
             path,
