@@ -248,6 +248,8 @@ def test_a_preset_prints_the_published_row(clips: Path, features: Path, tmp_path
         (["--annotations", "truth.json", "--videos", "clips", "--model", "reakt"], "cannot be trained"),
         (["--annotations", "truth.json", "--videos", "clips", "--val-fraction", "1.5"], "between 0 and 1"),
         (["--annotations", "truth.json", "--features", "features", "--preset", "thumos15"], "there is thumos14"),
+        (["--annotations", "truth.json", "--videos", "clips", "--protocol", "ava"], "scores boxes of people"),
+        (["--annotations", "truth.json", "--videos", "clips", "--protocol", "thumos15"], "is not known"),
         (["--annotations", "truth.json", "--videos", "clips", "--extractor", "tiny4d"], "tiny3d"),
         (["--annotations", "truth.json", "--videos", "clips", "--out", "m.pth"], ".safetensors"),
         (["--annotations", "missing.json", "--features", "features", "--strict"], "not clean"),
@@ -296,6 +298,7 @@ def test_what_cannot_be_trained_is_one_sentence(
     assert result.exit_code == 2 and not Path("m.safetensors").exists(), result.output
     assert sentence in result.stderr.splitlines()[-1] and "Traceback" not in result.output
     assert result.stdout == ""
+    assert "--protocol" not in arguments or not Path("m.safetensors.work").exists(), "said before hours of extraction"
 
 
 def test_labels_check_reports_and_strict_fails(clips: Path, tmp_path: Path) -> None:
