@@ -56,6 +56,15 @@ def test_segments_come_back(name: str, fps: Fraction, tmp_path: Path) -> None:
         assert theirs.track == (ours.track if name in TRACKED else None)
 
 
+@pytest.mark.parametrize("name", ["csv", "via", "srt", "vtt", "elan", "thumos", "activitynet", "annotations"])
+def test_segments_under_a_millisecond_come_back(name: str, tmp_path: Path) -> None:
+    short = (Segment(3.0, 3.0004, "hop", 0.5), Segment(0.00049, 0.0005, "hop", 0.5))
+    videos = {"match": video("match")}
+    back = read_any(written(Timeline({"match": short}, videos, {}), name, tmp_path), videos)
+    times = sorted((s.start_s, s.end_s) for s in back.results["match"])
+    assert times == [(pytest.approx(0, abs=0.001), pytest.approx(0.001, abs=0.001)), pytest.approx((3, 3), abs=0.0011)]
+
+
 @pytest.mark.parametrize("name", ["ava", "cvat", "via", "labelstudio"])
 def test_persons_come_back(name: str, tmp_path: Path) -> None:
     timeline = two_persons()
