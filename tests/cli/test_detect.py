@@ -187,6 +187,15 @@ def test_bad_input_is_one_sentence(command: str, name: str, sentence: str, bundl
     assert result.stdout == "" and not out.exists()
 
 
+def test_a_timeline_never_takes_the_place_of_a_sidecar(clip: Path, bundle: Path, tmp_path: Path) -> None:
+    extract = ("extract", clip, "--extractor", "tiny3d", "--weights", "random", "--out", tmp_path)
+    assert run(*extract).exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    result = run("detect", tmp_path, "--model", bundle, "--out", tmp_path, "--overwrite")
+    assert result.exit_code == 2 and "the place of its sidecar" in result.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_features_of_the_wrong_width_are_refused(bundle: Path, tmp_path: Path) -> None:
     path = bad_inputs(tmp_path)["narrow.npy"]
     result = run(

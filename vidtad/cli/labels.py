@@ -7,6 +7,7 @@ import typer
 
 from vidtad.cli.common import note, print_json, print_table, say
 from vidtad.cli.options import AsJson
+from vidtad.errors import InputError
 
 labels = typer.Typer(help="Check and convert label files.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -62,6 +63,8 @@ def convert(
     from vidtad.labels import read_labels
 
     table = read_labels(file, frame_rate=frame_rate).table
+    if out.resolve() == file.resolve():
+        raise InputError(f"--out {out}: is what is read here; name another file")
     for finding in table.findings:
         note(finding.line())
     write_json(out, annotations_json(table))

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, finish_batch, note, print_json, progress_bar, say
+from vidtad.cli.common import (
+    VIDEO_SUFFIXES,
+    check_score,
+    find_inputs,
+    finish_batch,
+    note,
+    print_json,
+    progress_bar,
+    say,
+)
 from vidtad.cli.options import AsJson, Quiet
 
 if TYPE_CHECKING:
@@ -36,6 +45,7 @@ def overlay(
     """
     from vidtad.overlay import burn
 
+    check_score(min_score)
     whole, files = _located(timeline, video)
     done: list[dict[str, object]] = []
 
@@ -69,6 +79,7 @@ def clips(
     """
     from vidtad.clips import cut
 
+    check_score(min_score)
     whole, files = _located(timeline, video)
     done: list[dict[str, object]] = []
     chosen = {name: sum(s.score >= min_score for s in whole.results.get(name, ())) for name in files}

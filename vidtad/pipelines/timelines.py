@@ -139,6 +139,8 @@ class TemporalWorker(Worker):
 
     def _from_features(self, path: Path, progress: Progress) -> Timeline:
         job = self.job
+        if job.out is not None and (job.out / f"{path.stem}.json").resolve() == sidecar_of(path).resolve():
+            raise InputError(f"{path}: its timeline would take the place of its sidecar; choose another --out")
         features = load_features(path, self._assumed(), check_hash=not sidecar_of(path).exists())
         grid = features.grid
         if (job.stride or grid.stride, job.window or grid.span) != (grid.stride, grid.span):
