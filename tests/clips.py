@@ -51,12 +51,14 @@ def write_clip(
     pix_fmt: str = "yuv420p",
     sound_s: float = 0.0,
     colour: dict[str, int] | None = None,
+    aspect: Fraction | None = None,
 ) -> Path:
     """Encode RGB pictures (H, W, 3) uint8 into `path`; the container follows the name or `container_format`.
 
     Frame k is shown at k / fps, or at `pts[k]` ticks of `time_base` seconds. `rotation`: degrees
     counter-clockwise by which a player has to turn the stored pictures. `sound_s` adds a tone that long.
-    `colour` sets the stream's tags: color_range, colorspace (FFmpeg's numbers).
+    `colour` sets the stream's tags: color_range, colorspace (FFmpeg's numbers). `aspect`: width of a pixel
+    divided by its height.
     """
     import av
 
@@ -72,6 +74,8 @@ def write_clip(
                 stream.codec_context.time_base = time_base or 1 / fps
                 for tag, value in (colour or {}).items():
                     setattr(stream.codec_context, tag, value)
+                if aspect:
+                    stream.codec_context.sample_aspect_ratio = aspect
                 if rotation:
                     stream.set_display_rotation(rotation)
                 tone = out.add_stream("aac", rate=16000, layout="mono") if sound_s else None

@@ -1,12 +1,13 @@
 """Nothing half-written is ever seen under its final name."""
 
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
 from vidtad.errors import InputError, RunError
-from vidtad.files import atomic_write, read_json, sha256, write_json
+from vidtad.files import atomic_write, brief, fraction_of, read_json, sha256, write_json
 
 
 def test_an_error_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
@@ -17,6 +18,30 @@ def test_an_error_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
         raise KeyError
     assert read_json(path) == {"a": 1}
     assert os.listdir(tmp_path) == ["out.json"]
+
+
+@pytest.mark.parametrize("letter", ["n", "é", "漢", "\U0001f600", "\udcff"])
+def test_any_name_the_file_system_takes_can_be_written(tmp_path: Path, letter: str) -> None:
+    path = tmp_path / (letter * (250 // len(os.fsencode(letter))) + ".json")
+    path.touch()
+    write_json(path, 1)
+    assert os.listdir(tmp_path) == [path.name] and read_json(path) == 1
+
+
+def test_brief_names_are_short_and_distinct() -> None:
+    names = ["a" * 200, "漢" * 70 + "1", "漢" * 70 + "2", "\ud800" * 99]
+    short = [brief(name) for name in names]
+    assert short[0] == names[0] and len(set(short)) == 4
+    assert all(len(name.encode()) <= 200 for name in short)
+
+
+def test_rates_are_exact_and_cost_nothing() -> None:
+    assert [fraction_of(text) for text in ("25", "29.97", "30000/1001", 25, 0.5)] == [
+        25, Fraction(2997, 100), Fraction(30000, 1001), 25, Fraction(1, 2),
+    ]  # fmt: skip
+    for text in ("1e999999999", "1E-999999999", "9" * 100_000, "x", "1/0", None, "", float("inf")):
+        with pytest.raises((ValueError, TypeError, ArithmeticError)):
+            fraction_of(text)
 
 
 def test_nan_is_not_written(tmp_path: Path) -> None:

@@ -73,6 +73,41 @@ def test_pictures_that_start_after_the_sound_still_do(tmp_path: Path) -> None:
     assert probe(tmp_path / "b.mkv").start_s == pytest.approx(probe(source).start_s, abs=0.002)
 
 
+def test_a_clock_that_starts_late_gives_a_file_that_starts_at_once(tmp_path: Path) -> None:
+    late = {"output_ts_offset": "5"}
+    source = write_clip(tmp_path / "a.ts", numbered_frames(30), 30, sound_s=1.0, container_options=late)
+    assert probe(source).start_s >= 5
+    burn(timeline_of(source, Segment(0.2, 0.5, "a", 0.9)), "v", source, tmp_path / "b.mp4")
+    with av.open(str(tmp_path / "b.mp4")) as container:
+        assert container.duration / 1e6 == pytest.approx(1, abs=0.1)
+    early = probe(source).start_s - sound_of(source)[0][0]
+    assert probe(tmp_path / "b.mp4").start_s - sound_of(tmp_path / "b.mp4")[0][0] == pytest.approx(early, abs=0.002)
+
+
+@pytest.mark.parametrize(("rotation", "wanted"), [(0, Fraction(4, 3)), (90, Fraction(3, 4))])
+def test_pixels_that_are_not_square_stay_so(rotation: int, wanted: Fraction, tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "a.mp4", numbered_frames(8), rotation=rotation, aspect=Fraction(4, 3))
+    timeline = timeline_of(source, Segment(0, 9, "a", 0.9))
+    burn(timeline, "v", source, tmp_path / "b.mp4")
+    (one,) = cut(timeline, "v", source, tmp_path / "cut", exact=True)
+    for path in (tmp_path / "b.mp4", one.path):
+        with av.open(str(path)) as container:
+            assert container.streams.video[0].sample_aspect_ratio == wanted
+
+
+def test_the_last_picture_is_shown_as_long_as_it_was(tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "a.mp4", numbered_frames(3), Fraction(1, 4))
+    burn(timeline_of(source), "v", source, tmp_path / "b.mp4")
+    assert probe(tmp_path / "b.mp4").duration_s == pytest.approx(probe(source).duration_s) == 12
+
+
+@pytest.mark.parametrize(("width", "height"), [(2, 2), (1, 1), (640, 2)])
+def test_pictures_smaller_than_the_strip(width: int, height: int, tmp_path: Path) -> None:
+    frames = [np.full((height, width, 3), 90, np.uint8)] * 3
+    source = write_clip(tmp_path / "a.mkv", frames, codec="ffv1", pix_fmt="bgr0")
+    assert burn(timeline_of(source, Segment(0, 1, "walk", 0.9)), "v", source, tmp_path / "b.mp4") == 3
+
+
 def test_labels_show_while_their_segment_lasts(tmp_path: Path) -> None:
     source = write_clip(tmp_path / "a.mp4", [np.full((240, 320, 3), 120, np.uint8)] * 40, 20)
     out = tmp_path / "b.mp4"
@@ -167,6 +202,18 @@ def test_clips_are_copied_and_start_at_the_very_frame(kind: str, tmp_path: Path)
     assert np.array_equal(new_pictures[0], pictures[first]), "the same pixels: nothing was encoded anew"
 
 
+def test_clips_from_files_without_decoding_times(tmp_path: Path) -> None:
+    source = write_clip(tmp_path / "a.mkv", numbered_frames(60), options={"preset": "fast", "bf": "3", "g": "24"})
+    with av.open(str(source)) as container:
+        assert next(container.demux(video=0)).dts is None, "Matroska has none, and here pictures are reordered"
+    for first, last in ((0, 20), (30, 50), (50, 60)):
+        segment = Segment(first / 30, last / 30, "a", 0.9)
+        (one,) = cut(timeline_of(source, segment), "v", source, tmp_path / f"o{first}")
+        times, pictures = frames_of(one.path)
+        assert one.copied and [number_of(rgb) for rgb in pictures][: last - first] == list(range(first, last))
+        assert times[: last - first] == pytest.approx([k / 30 for k in range(last - first)], abs=0.002)
+
+
 def test_exact_clips_hold_just_their_frames(tmp_path: Path) -> None:
     source = clip_of_kind("ntsc open GOP", tmp_path)
     times, _ = frames_of(source)
@@ -198,6 +245,12 @@ def test_a_segment_beyond_the_video_gives_no_file(tmp_path: Path) -> None:
     for exact in (False, True):
         assert cut(timeline, "v", source, tmp_path / "o", exact=exact) == []
     assert not list(tmp_path.glob("o/*"))
+    write_timeline_json(timeline, tmp_path / "v.json")
+    result = run("clips", tmp_path / "v.json", "--video", source, "--out", tmp_path / "o")
+    assert result.exit_code == 0 and "v: 1 segment without a frame" in result.stderr
+    assert "no segment scores" not in result.stderr
+    result = run("clips", tmp_path / "v.json", "--video", source, "--out", tmp_path / "o", "--min-score", 0.95)
+    assert result.exit_code == 0 and "no segment scores 0.95" in result.stderr
 
 
 def test_command_line(tmp_path: Path) -> None:

@@ -151,6 +151,14 @@ def test_impossible_rate_is_refused_unless_told(tmp_path: Path) -> None:
     assert [f.time_s for f in open_video(path, fps=Fraction(30))] == pytest.approx([k / 30 for k in range(30)])
 
 
+def test_a_clock_whose_ticks_pass_for_the_rate(tmp_path: Path) -> None:
+    frames = [np.full((576, 720, 3), 60 * k, np.uint8) for k in range(3)]
+    path = write_clip(tmp_path / "tape.dv", frames, 25, codec="dvvideo", container_format="dv")
+    info = probe(path)
+    assert (info.fps, info.constant_rate, info.duration_s) == (25, True, pytest.approx(0.12))
+    assert [frame.time_s for frame in open_video(path)] == pytest.approx([0, 0.04, 0.08])
+
+
 def test_info_survives_json(clips: Path) -> None:
     info = probe(clip_of_kind("ntsc open GOP", clips))
     document = json.loads(json.dumps(info.to_json()))

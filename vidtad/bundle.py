@@ -8,12 +8,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidtad.errors import InputError, RunError, first_line
-from vidtad.files import atomic_write, sha256
+from vidtad.files import atomic_write, fraction_of, sha256
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -284,7 +283,7 @@ def _check_sampling(sampling: Mapping[str, Any], where: str) -> None:
     if fps is None:
         return
     try:
-        if isinstance(fps, bool) or not isinstance(fps, int | float | str) or Fraction(fps) <= 0:
+        if isinstance(fps, bool) or not isinstance(fps, int | float | str) or fraction_of(fps) <= 0:
             raise ValueError
     except (ValueError, ZeroDivisionError, OverflowError) as error:
         raise InputError(f'{where}: sampling.fps must be above 0 (25, "30000/1001") or absent') from error

@@ -8,20 +8,18 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from vidtad.errors import RunError
 from vidtad.files import atomic_write
-from vidtad.formats.shared import NOT_IN_FILE_NAMES
+from vidtad.formats.shared import NOT_IN_FILE_NAMES, file_name_part
 from vidtad.timeline import Segment, Timeline
 from vidtad.video import Frame, open_video
+from vidtad.video.encoder import H264, TICKS
 from vidtad.video.header import Promise, examine, open_container, packets_of, video_stream
 from vidtad.video.plan import PacketPlan, read_plan
 
 # What players expect to find in .mp4, and what it can hold without being changed.
 MP4_VIDEO = {"h264", "hevc", "av1", "mpeg4", "vp9"}
 MP4_SOUND = {"aac", "mp3", "ac3", "eac3", "opus", "flac", "alac"}
-TICKS = 90_000
 # Sound may lie this much behind the pictures in the file.
 MOST_LAG_S = 2
 
@@ -62,8 +60,8 @@ def cut(
 
 
 def _stem(name: str, number: int, segment: Segment) -> str:
-    words = re.sub(r"[\s_]+", "-", NOT_IN_FILE_NAMES.sub("", segment.label)).strip("-.")[:60]
-    plain = NOT_IN_FILE_NAMES.sub("_", name).lstrip(".")[:80]
+    words = file_name_part(re.sub(r"[\s_]+", "-", NOT_IN_FILE_NAMES.sub("", segment.label)).strip("-."), 60, 80)
+    plain = file_name_part(name, 80, 120).lstrip(".")
     return f"{plain}_{number:04d}_{words or 'segment'}_{segment.start_s:.2f}-{segment.end_s:.2f}"
 
 
@@ -131,16 +129,15 @@ class _Scissors:
             av.open(file, "w", format=self.container) as new,
         ):
             info = video.info
-            stream: Any = new.add_stream("libx264", rate=info.fps, options={"crf": "18"})
-            stream.width, stream.height = info.width + info.width % 2, info.height + info.height % 2
-            stream.pix_fmt, stream.codec_context.time_base = "yuv420p", Fraction(1, TICKS)
+            pictures = H264(new, info, video_stream(old, self.source), crf=18)
             copies = {sound.index: new.add_stream_from_template(sound) for sound in old.streams.audio}
             count, zero_s = 0, 0.0
             for frame in _between(video, segment):
                 zero_s = zero_s if count else frame.time_s
-                new.mux(stream.encode(_picture(frame, zero_s, stream)))
+                ticks = round((frame.time_s - zero_s) * TICKS)
+                new.mux(pictures.packets(frame.rgb(), ticks, frame.duration_s))
                 count += 1
-            new.mux(stream.encode(None))
+            new.mux(pictures.rest())
             zero = Fraction(info.start_s) + Fraction(zero_s)
             for packet in _sound(old, zero, Fraction(info.start_s) + Fraction(segment.end_s)):
                 packet.stream = copies[packet.stream.index]
@@ -179,14 +176,36 @@ def _from(container: Any, video: Any, key: int) -> Iterator[Any]:
     with suppress(Exception):
         container.seek(key, stream=video)
     began = False
-    for packet in packets_of(container, [video, *container.streams.audio]):
-        if not packet.size or packet.pts is None or packet.dts is None or packet.is_discard:
-            continue
+    for packet in _decoding_times(packets_of(container, [video, *container.streams.audio]), video.index):
         if packet.stream.index == video.index:
             began = began or packet.pts == key
             # Before the keyframe nothing can be decoded; nor can leading pictures that refer to what lies before it.
             if not began or packet.pts < key:
                 continue
+        yield packet
+
+
+def _decoding_times(packets: Iterable[Any], video: int) -> Iterator[Any]:
+    """Usable packets, each with a decoding time: Matroska keeps none, and FFmpeg does not know the first ones."""
+    early: list[Any] = []
+    for packet in packets:
+        if not packet.size or packet.pts is None or packet.is_discard:
+            continue
+        if packet.stream.index != video:
+            packet.dts = packet.pts if packet.dts is None else packet.dts
+        elif packet.dts is None:
+            early.append(packet)
+            continue
+        else:
+            yield from _before(packet.dts, early)
+            early = []
+        yield packet
+    yield from _before(min((packet.pts for packet in early), default=0), early)
+
+
+def _before(ticks: int, packets: list[Any]) -> Iterator[Any]:
+    for number, packet in enumerate(packets):
+        packet.dts = ticks - len(packets) + number
         yield packet
 
 
@@ -232,20 +251,11 @@ def _between(video: Iterable[Frame], segment: Segment) -> Iterator[Frame]:
         yield held
 
 
-def _picture(frame: Frame, zero_s: float, stream: Any) -> Any:
-    import av
-
-    rgb = frame.rgb()
-    edges = ((0, stream.height - rgb.shape[0]), (0, stream.width - rgb.shape[1]), (0, 0))
-    new = av.VideoFrame.from_ndarray(np.pad(rgb, edges, mode="edge"), format="rgb24")
-    new.pts, new.time_base = round((frame.time_s - zero_s) * TICKS), Fraction(1, TICKS)
-    return new
-
-
 def _sound(container: Any, zero_s: Fraction, end_s: Fraction) -> Iterator[Any]:
     sounds = list(container.streams.audio)
     for packet in container.demux(sounds) if sounds else ():
         if packet.size and packet.pts is not None and zero_s <= packet.pts * packet.time_base < end_s:
             shift = round(zero_s / packet.time_base)
-            packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+            dts = packet.pts if packet.dts is None else packet.dts
+            packet.pts, packet.dts = packet.pts - shift, dts - shift
             yield packet

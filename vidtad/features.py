@@ -16,7 +16,7 @@ import numpy as np
 
 from vidtad.arrays import file_of, opened, read_rows
 from vidtad.errors import InputError, RunError
-from vidtad.files import atomic_write, read_json, sha256, write_json
+from vidtad.files import atomic_write, fraction_of, read_json, sha256, write_json
 from vidtad.video import VideoInfo
 
 
@@ -255,7 +255,7 @@ def _with_sidecar(path: Path, values: np.ndarray, document: Any, check_hash: boo
         if document["format"] != "vidtad features 1":
             raise InputError(f"{sidecar}: format {document['format']!r} is not one this version reads")
         grid = Grid(
-            Fraction(document["fps_exact"]),
+            fraction_of(document["fps_exact"]),
             int(document["stride"]),
             int(document["window"]),
             np.asarray(document["times_s"], dtype=np.float64),

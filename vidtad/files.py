@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,6 +52,22 @@ def make_folder(folder: Path) -> None:
                 raise InputError(f"{folder}: a file is in the place of this folder; choose another one") from error
 
 
+def brief(name: str, most: int = 200) -> str:
+    """`name`, or of one longer than `most` bytes its beginning and a hash of it all.
+
+    For names that are made of a file's name and more: file systems take 255 bytes, and a letter may have four.
+    """
+    raw = name.encode(errors="surrogatepass")
+    if len(raw) <= most:
+        return name
+    return f"{raw[: most - 9].decode(errors='ignore')}~{hashlib.sha256(raw).hexdigest()[:8]}"
+
+
+def temporary_prefix(name: str) -> str:
+    """How the temporary file begins through which `atomic_write` writes a file of this name."""
+    return f".{brief(name)}."
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Binary file that appears under `path` only when the block ends without an error.
@@ -61,7 +78,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     path = Path(path)
     try:
         make_folder(path.parent)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:100]}.", suffix=".tmp", dir=path.parent)
+        descriptor, temporary = tempfile.mkstemp(prefix=temporary_prefix(path.name), suffix=".tmp", dir=path.parent)
     except OSError as error:
         raise RunError(f"{path}: cannot write here ({error.strerror or error})") from error
     _temporaries.add(temporary)
@@ -93,6 +110,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, document: Any) -> None:
     """Write `document` as JSON, atomically. NaN and infinity are refused: no JSON reader agrees on them."""
     write_text(path, json.dumps(document, ensure_ascii=False, allow_nan=False, indent=1) + "\n")
+
+
+def fraction_of(number: Any) -> Fraction:
+    """A number, or the text of one such as 25, 29.97 or 30000/1001, exactly.
+
+    Raises ValueError, TypeError or ArithmeticError for anything else, and for 1e999999999, which Python would work
+    out for hours.
+    """
+    if isinstance(number, str) and (len(number) > 60 or "e" in number.lower()):
+        raise ValueError(f"not a plain number: {number[:60]}")
+    return Fraction(number)
 
 
 def read_json(path: Path) -> Any:

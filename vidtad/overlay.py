@@ -16,12 +16,12 @@ from vidtad.files import atomic_write
 from vidtad.formats.people import by_track, keyframe_step
 from vidtad.timeline import PersonBox, Segment, Timeline
 from vidtad.video import Frame, Video, open_video
+from vidtad.video.encoder import H264, TICKS
+from vidtad.video.header import open_container, video_stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-TICKS = 90_000
-"""Ticks a second of the pictures written; every usual rate divides it, and variable times round to 0.011 ms."""
 MOST_LABELS = 6
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
@@ -142,7 +142,7 @@ class Canvas:
     def __init__(self, width: int, height: int, script: Script, duration_s: float, look: Look) -> None:
         self.size, self.script, self.duration_s = (width, height), script, max(duration_s, 1e-9)
         self.line = max(12, round(height * look.text))
-        self.bar = max(4, round(height * look.strip))
+        self.bar = min(height, max(4, round(height * look.strip)))
         self.colours = {label: _colour(k) for k, label in enumerate(sorted({s.label for s in script.segments}))}
         self.strip = self._strip()
 
@@ -165,7 +165,7 @@ class Canvas:
             self._text(picture, f"{label} {score:.2f}", (self.line // 3, (number + 1) * self.line), self.colours[label])
         if self.script.segments:
             picture[height - self.bar :] = self.strip
-            x = min(width - 2, int(time_s / self.duration_s * width))
+            x = max(0, min(width - 2, int(time_s / self.duration_s * width)))
             picture[height - self.bar :, x : x + 2] = 255
         return picture
 
@@ -208,16 +208,14 @@ class _Writer:
         import av
 
         self.video, self.out, self.frames = video, out, 0
-        self.start = round(video.info.start_s * TICKS)
         self.file = av.open(file, "w", format=container)
-        width, height = video.info.width, video.info.height
-        stream: Any = self.file.add_stream("libx264", rate=_plausible(video.info.fps), options={"crf": str(quality)})
-        # H.264 in 4:2:0 wants even sides; the picture is padded, not scaled, so that no pixel moves.
-        stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, TICKS)
-        self.stream = stream
-        self.source = av.open(str(video.path))
+        self.source = open_container(video.path)
+        like = video_stream(self.source, video.path)
+        self.pictures = H264(self.file, video.info, like, quality)
         self.sounds = {s.index: self._copied(s) for s in self.source.streams.audio}
+        # A file may begin at any time on its clock (transport streams do): what comes first here begins at 0.
+        self.zero_s = max(Fraction(0), min([Fraction(video.info.start_s), *map(_start_s, self.source.streams.audio)]))
+        self.start_s = Fraction(video.info.start_s) - self.zero_s
         self.waiting = self._sound_packets()
         self.next: Any = next(self.waiting, None)
 
@@ -227,7 +225,7 @@ class _Writer:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
             if kind is None and self.frames:
-                self._mux(self.stream.encode(None))
+                self._mux(self.pictures.rest())
                 self._sound_until(None)
                 self._guard(self.file.close)
         finally:
@@ -236,18 +234,9 @@ class _Writer:
                 self.file.close()
 
     def write(self, frame: Frame, picture: np.ndarray) -> None:
-        import av
-
-        height, width = self.stream.height, self.stream.width
-        if picture.shape[:2] != (height, width):
-            picture = np.pad(
-                picture, ((0, height - picture.shape[0]), (0, width - picture.shape[1]), (0, 0)), mode="edge"
-            )
-        new = av.VideoFrame.from_ndarray(picture, format="rgb24")
-        new.pts, new.time_base = self.start + round(frame.time_s * TICKS), Fraction(1, TICKS)
-        new.duration = round(frame.duration_s * TICKS)
-        self._mux(self.stream.encode(new))
-        self._sound_until(self.video.info.start_s + frame.time_s)
+        ticks = round((self.start_s + Fraction(frame.time_s)) * TICKS)
+        self._mux(self.pictures.packets(picture, ticks, frame.duration_s))
+        self._sound_until(float(self.start_s) + frame.time_s)
         self.frames += 1
 
     def _copied(self, stream: Any) -> Any:
@@ -262,7 +251,9 @@ class _Writer:
     def _sound_packets(self) -> Iterator[Any]:
         if self.sounds:
             for packet in self.source.demux([self.source.streams[index] for index in self.sounds]):
-                if packet.size and packet.dts is not None:
+                if packet.size and packet.dts is not None and packet.pts is not None:
+                    shift = round(self.zero_s / packet.time_base)
+                    packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
                     yield packet
 
     def _sound_until(self, time_s: float | None) -> None:
@@ -286,8 +277,8 @@ class _Writer:
             raise RunError(f"{self.out}: writing failed ({reason})") from error
 
 
-def _plausible(rate: Fraction) -> Fraction:
-    return rate if 1 <= rate <= 240 else Fraction(25)
+def _start_s(sound: Any) -> Fraction:
+    return Fraction(0) if sound.start_time is None else sound.start_time * sound.time_base
 
 
 def _colour(number: int) -> tuple[int, int, int]:

@@ -32,6 +32,11 @@ class Segment:
         if not math.isfinite(self.score):
             raise InputError(f"segment {self.start_s:g}-{self.end_s:g} s: score {self.score} is not a number")
 
+    def rounded(self) -> tuple[float, float]:
+        """(start, end) in seconds to the millisecond; what would have no length, and not be read back, gets one."""
+        start_s, end_s = round(self.start_s, 3), round(self.end_s, 3)
+        return start_s, max(end_s, round(start_s + 0.001, 3))
+
 
 @dataclass(frozen=True, slots=True)
 class PersonBox:
@@ -141,7 +146,8 @@ def timeline_csv(timeline: Timeline) -> str:
     writer.writerow((*CSV_COLUMNS, "track") if tracked else CSV_COLUMNS)
     for name, found in timeline.results.items():
         for s in found:
-            row = (name, f"{s.start_s:.3f}", f"{s.end_s:.3f}", s.label, repr(s.score))
+            start_s, end_s = s.rounded()
+            row = (name, f"{start_s:.3f}", f"{end_s:.3f}", s.label, repr(s.score))
             writer.writerow((*row, "" if s.track is None else s.track) if tracked else row)
     return text.getvalue()
 

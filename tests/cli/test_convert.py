@@ -78,6 +78,29 @@ def test_mistakes_are_one_sentence(source: Path, tmp_path: Path) -> None:
         assert result.exit_code == 2 and said in result.stderr and len(result.stderr.splitlines()) == 1
 
 
+def test_what_is_read_is_never_written_over(source: Path, tmp_path: Path) -> None:
+    run("convert", source, "--to", "csv,srt", "--out", tmp_path / "made")
+    rows, labels = next((tmp_path / "made").glob("*.csv")), tmp_path / "gt.json"
+    truth = {"database": {"v": {"subset": "train", "annotations": [{"label": "a", "segment": [0, 1], "by": "me"}]}}}
+    labels.write_text(json.dumps(truth))
+    for arguments, file in (
+        (("convert", source, "--to", "srt", "--out", source), source),
+        (("convert", rows, "--to", "csv", "--min-score", 0.9), rows),
+        (("convert", source.parent, "--to", "csv", "--out", source), source),
+        (("labels", "convert", labels, "--out", labels), labels),
+    ):
+        before = file.read_bytes()
+        result = run(*arguments)
+        assert result.exit_code == 2 and "is what is read here" in result.stderr, result.output
+        assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize("command", [("convert", "--to", "srt"), ("overlay",), ("clips",), ("report",)])
+def test_a_score_that_is_no_number(command: tuple[str, ...], source: Path) -> None:
+    result = run(command[0], source, *command[1:], "--min-score", "nan")
+    assert result.exit_code == 2 and "--min-score nan: not a finite number" in result.stderr
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 @pytest.mark.parametrize("ascii_only", [False, True])
 def test_text_timeline_fits_and_shows_where(width: int, ascii_only: bool) -> None:

@@ -198,6 +198,15 @@ def test_bad_input_is_one_sentence(command: str, name: str, sentence: str, bundl
     assert result.stdout == "" and not out.exists()
 
 
+def test_a_timeline_never_takes_the_place_of_a_sidecar(clip: Path, bundle: Path, tmp_path: Path) -> None:
+    extract = ("extract", clip, "--extractor", "tiny3d", "--weights", "random", "--out", tmp_path)
+    assert run(*extract).exit_code == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    result = run("detect", tmp_path, "--model", bundle, "--out", tmp_path, "--overwrite")
+    assert result.exit_code == 2 and "the place of its sidecar" in result.stderr
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_features_of_the_wrong_width_are_refused(bundle: Path, tmp_path: Path) -> None:
     path = bad_inputs(tmp_path)["narrow.npy"]
     result = run(
@@ -213,6 +222,9 @@ def test_features_of_another_sampling_are_refused(clip: Path, bundle: Path, tmp_
     assert run(*extract).exit_code == 0
     result = run("detect", tmp_path / "f", "--model", bundle, "--out", tmp_path / "out")
     assert result.exit_code == 2 and "every 7" in result.stderr and not (tmp_path / "out").exists()
+    for option, told in (("--stride", 4), ("--window", 8)):
+        result = run("detect", tmp_path / "f", "--model", bundle, option, told, "--out", tmp_path / "out")
+        assert result.exit_code == 2 and "its sidecar says windows of 16 frames every 7" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -390,6 +402,9 @@ def test_misuse_of_detect_is_one_sentence_and_writes_nothing(clip: Path, bundle:
         "a file is in the place": ("--out", tmp_path / "file"),
         "not a finite number": ("--out", tmp_path / "out", "--min-score", "nan"),
         "at most 18 digits": ("--out", tmp_path / "out", "--weights", "random:" + 30 * "9"),
+        "--stride, --window: only for feature files": ("--out", tmp_path / "out", "--stride", 8, "--window", 8),
+        "not a frame rate": ("--out", tmp_path / "out", "--fps", "1e999999999"),
+        "no format 'x'; there are": ("--out", tmp_path / "out", "--format", "x"),
     }.items():
         result = run("detect", clip, "--model", bundle, *options)
         assert (result.exit_code, result.stdout) == (2, ""), result.stderr
@@ -401,6 +416,7 @@ def test_misuse_of_detect_is_one_sentence_and_writes_nothing(clip: Path, bundle:
 def test_odd_file_names_go_all_the_way(clip: Path, bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     names = [b"caf\xe9.mp4".decode(errors="surrogateescape"), "-x.mp4", "[bold]a.mp4", "ünï 漢字.mp4", "a.b.mp4"]
+    names += ["漢" * 82 + ".mp4", "x" * 250 + ".mp4"]  # 250 and 254 of the 255 bytes that file systems take
     for name in names:
         (tmp_path / "in" / name).write_bytes(clip.read_bytes())
     out = tmp_path / "out"
@@ -408,3 +424,8 @@ def test_odd_file_names_go_all_the_way(clip: Path, bundle: Path, tmp_path: Path)
     assert {path.name for path in out.glob("*.json")} == {f"{Path(name).stem}.json" for name in names}
     again = run("detect", tmp_path / "in", "--model", bundle, "--out", out, "--json")
     assert again.exit_code == 0 and len(json.loads(again.stdout)["results"]) == len(names)
+    for command in ("report", "overlay", "clips"):
+        result = run(command, out, "--video", tmp_path / "in", "--out", tmp_path / command)
+        assert result.exit_code == 0, result.stderr
+    assert len(list((tmp_path / "report").iterdir())) == len(names) + 1
+    assert len(list((tmp_path / "overlay").iterdir())) == len(names)

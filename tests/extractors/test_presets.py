@@ -213,3 +213,9 @@ def test_tsn_has_a_snippet_for_every_centre_inside_the_video(name: str, frames: 
 
     stream = clips(map(Numbered, range(frames)), extractors.PRESETS[name].convention, lambda rgb: rgb, fps=25.0)
     assert [clip.centre_s * 25 for clip in stream] == pytest.approx(centres)
+
+
+@pytest.mark.parametrize(("name", "window"), [("tiny3d", 8), ("tiny3d", 33), ("s3d", 12)])
+def test_windows_that_the_network_cannot_look_at_are_refused_at_once(name: str, window: int) -> None:
+    with pytest.raises(InputError, match=rf"{name} cannot look at windows of {window} frames; its own are of"):
+        extractors.build(name, extractors.random_weights(name), window=window)

@@ -56,6 +56,15 @@ def test_segments_come_back(name: str, fps: Fraction, tmp_path: Path) -> None:
         assert theirs.track == (ours.track if name in TRACKED else None)
 
 
+@pytest.mark.parametrize("name", ["csv", "via", "srt", "vtt", "elan", "thumos", "activitynet", "annotations"])
+def test_segments_under_a_millisecond_come_back(name: str, tmp_path: Path) -> None:
+    short = (Segment(3.0, 3.0004, "hop", 0.5), Segment(0.00049, 0.0005, "hop", 0.5))
+    videos = {"match": video("match")}
+    back = read_any(written(Timeline({"match": short}, videos, {}), name, tmp_path), videos)
+    times = sorted((s.start_s, s.end_s) for s in back.results["match"])
+    assert times == [(pytest.approx(0, abs=0.001), pytest.approx(0.001, abs=0.001)), pytest.approx((3, 3), abs=0.0011)]
+
+
 @pytest.mark.parametrize("name", ["ava", "cvat", "via", "labelstudio"])
 def test_persons_come_back(name: str, tmp_path: Path) -> None:
     timeline = two_persons()
@@ -282,6 +291,13 @@ def test_no_id_leads_out_of_the_folder(tmp_path: Path) -> None:
     paths = write_formats(timeline, tmp_path / "out", "srt")
     assert len(set(paths)) == 5 and {path.parent for path in paths} == {tmp_path / "out"}
     assert all(path.resolve().parent == (tmp_path / "out").resolve() and path.exists() for path in paths)
+
+
+def test_ids_that_no_file_can_be_named_by(tmp_path: Path) -> None:
+    names = ("lone \ud800", "漢" * 300, "漢" * 301, "\U0001f600" * 100)
+    timeline = Timeline({name: (Segment(0, 1, "\ud801", 0.5),) for name in names}, {n: video(n) for n in names}, {})
+    for format_name in ("srt", "vtt", "elan", "via", "boris", "csv", "activitynet", "annotations"):
+        assert all(path.exists() for path in write_formats(timeline, tmp_path / format_name, format_name))
 
 
 def test_nothing_is_written_when_one_format_cannot_be(tmp_path: Path) -> None:

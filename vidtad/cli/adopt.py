@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vidtad.cli.common import note, print_json, progress_bar
+from vidtad.cli.common import note, print_json, progress_bar, say
 from vidtad.cli.options import AsJson, Overwrite, Quiet
 
 
@@ -49,5 +49,5 @@ def adopt(
     if json:
         print_json({"out": str(out), "written": list(found.written), "missing": list(found.missing)})
         return
-    typer.echo(f"{len(found.written)} videos: {out}")
-    typer.echo(f"next: vidtad train --features {out} --annotations {annotations} --model {model} --preset {preset}")
+    say(f"{len(found.written)} videos: {out}")
+    say(f"next: vidtad train --features {out} --annotations {annotations} --model {model} --preset {preset}")

@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 
 from vidtad import __version__
 from vidtad.cli.adopt import adopt
+from vidtad.cli.common import note
 from vidtad.cli.convert import convert
 from vidtad.cli.demo import demo
 from vidtad.cli.detect import detect
@@ -55,7 +56,7 @@ class _Group(TyperGroup):
 
 
 def _fail(sentence: str, code: int) -> None:
-    typer.echo(f"vidtad: {' '.join(sentence.split())}", err=True)
+    note(" ".join(sentence.split()))
     raise typer.Exit(code)
 
 

@@ -1,7 +1,9 @@
 """What several commands share: consoles, progress bars, lists of inputs, the outcome of a batch."""
 
 import json
+import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -13,21 +15,35 @@ import typer
 
 from vidtad.errors import InputError, RunError, VidtadError
 from vidtad.files import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from vidtad.files import fraction_of
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bars
+    from rich.table import Table as RichTable
 
+    from vidtad.evaluation.tables import Table
     from vidtad.pipelines.batches.engines import Item, Setup, Task, Watch
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 FEATURE_SUFFIX = ".npy"
 
 ReportProgress = Callable[[int, "int | None"], None]
 
 
+def visible(text: object) -> str:
+    """Text for a terminal: control characters of names and labels, which could rewrite what it shows, as `\\x1b`."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", str(text))
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """A line of results, or on standard error."""
+    typer.echo(visible(text), err=err)
+
+
 def note(sentence: str) -> None:
     """One line for the user, beside the results."""
-    typer.echo(f"vidtad: {sentence}", err=True)
+    say(f"vidtad: {sentence}", err=True)
 
 
 def print_json(document: Any) -> None:
@@ -41,6 +57,39 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console() if sys.stdout.isatty() else Console(width=140)
+
+
+def print_table(content: "Table", *, bold: str | None = None) -> None:
+    """A table of text, its line below; the row whose first cell is `bold` stands out."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE, title=Text(visible(content.title)), title_justify="left")
+    for number, heading in enumerate(content.header):
+        table.add_column(Text(heading), justify="right" if number else "left", no_wrap=number > 0)
+    for row in content.rows:
+        table.add_row(*(Text(visible(cell)) for cell in row), style="bold" if row[0] == bold else None)
+    print_whole(table)
+    if content.note:
+        say(content.note)
+
+
+def print_whole(table: "RichTable") -> None:
+    """Print with no number cut: on a terminal that is too narrow the columns move together, then lines run on.
+
+    Columns that are not to be wrapped keep their width; the others take what is left, and their longest word.
+    """
+    where = console()
+    endless = where.options.update(width=10_000)
+    for column in table.columns:
+        if column.no_wrap:
+            cells = (column.header, *column.cells)
+            column.min_width = max(where.measure(cell, options=endless).maximum for cell in cells)
+    if where.measure(table, options=endless).minimum > where.width:
+        table.padding = (0, 0)
+        where.width = max(where.width, where.measure(table, options=endless).minimum)
+    where.print(table)
 
 
 def given(ctx: typer.Context) -> frozenset[str]:
@@ -61,12 +110,18 @@ def parse_rate(text: str | None, option: str) -> Fraction | None:
     if text is None:
         return None
     try:
-        rate = Fraction(text)
+        rate = fraction_of(text)
     except (ValueError, ZeroDivisionError) as error:
-        raise InputError(f"{option} {text}: not a frame rate; write it like 25 or 30000/1001") from error
+        raise InputError(f"{option} {text[:40]}: not a frame rate; write it like 25 or 30000/1001") from error
     if not 0 < rate <= 1000:
         raise InputError(f"{option} {text}: a frame rate lies above 0 and at most at 1000")
     return rate
+
+
+def check_score(min_score: float | None) -> None:
+    """Raise InputError for a --min-score that no score can be compared with."""
+    if min_score is not None and not math.isfinite(min_score):
+        raise InputError(f"--min-score {min_score}: not a finite number")
 
 
 def find_inputs(paths: Iterable[Path], suffixes: frozenset[str], what: str) -> list[Path]:
@@ -125,7 +180,7 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[ReportProgress]:
         yield lambda done, total: None
         return
     with _bars() as bar:
-        task = bar.add_task(title, total=None)
+        task = bar.add_task(visible(title), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=None if total is None else max(done, total))
 
 
@@ -207,7 +262,7 @@ def batch_bars(total: int, *, quiet: bool) -> Iterator[tuple["Watch", Callable[[
                 bar.reset(rows[worker], total=None)
             most = None if expected is None else max(done, expected)
             name = path.name if len(path.name) <= 40 else f"{path.name[:39]}…"
-            bar.update(rows[worker], description=name, completed=done, total=most)
+            bar.update(rows[worker], description=visible(name), completed=done, total=most)
 
         def advance(path: Path) -> None:
             if overall is not None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, print_json
+from vidtad.cli.common import VIDEO_SUFFIXES, check_score, find_inputs, print_json, say
 from vidtad.cli.options import AsJson
 
 FormatNames = Annotated[
@@ -41,6 +41,7 @@ def convert(
     from vidtad.errors import InputError
     from vidtad.pipelines.passing_on import convert as run
 
+    check_score(min_score)
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     files = find_inputs(video or [], VIDEO_SUFFIXES, "video")
@@ -49,4 +50,4 @@ def convert(
         print_json({"written": [str(path) for path in written]})
     else:
         for path in written:
-            typer.echo(str(path))
+            say(str(path))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vidtad.cli.common import print_json, progress_bar
+from vidtad.cli.common import print_json, progress_bar, say
 from vidtad.cli.detect import show as show_timeline
 from vidtad.cli.evaluate import show as show_scores
 from vidtad.cli.options import AsJson, Device, Quiet
@@ -45,6 +45,6 @@ def demo(
     show_timeline(result.one(first), result.display_score, out / "timelines")
     show_scores(result.evaluation, scores_only=True)
     if result.boxes is not None:
-        typer.echo(f"frame mAP {100 * result.evaluation.average_mAP:.1f} at box IoU 0.5, boxes: {result.boxes}")
-    typer.echo(f"{videos} clips of level {level} in {result.seconds:.0f} s; clips, truth and timelines are in {out}")
-    typer.echo("next: vidtad detect YOUR_VIDEO --model NAME (vidtad models list shows the detectors)")
+        say(f"frame mAP {100 * result.evaluation.average_mAP:.1f} at box IoU 0.5, boxes: {result.boxes}")
+    say(f"{videos} clips of level {level} in {result.seconds:.0f} s; clips, truth and timelines are in {out}")
+    say("next: vidtad detect YOUR_VIDEO --model NAME (vidtad models list shows the detectors)")

@@ -20,7 +20,9 @@ from vidtad.cli.common import (
     print_json,
     refuse,
     run_batch,
+    say,
     take_shard,
+    visible,
 )
 from vidtad.cli.options import (
     ActionScore,
@@ -151,6 +153,7 @@ def detect(
         action_score=action_score,
         batch=batch,
     )
+    check_sampling(paths, bundle, given(ctx))
     paths = take_shard(paths, shard)
     job = Job(
         out=None if out == "-" else Path(out),
@@ -234,6 +237,14 @@ def people_options(bundle: "Bundle", asked: frozenset[str], **options: Any) -> "
     return PeopleOptions(**{name: value for name, value in options.items() if value is not None})
 
 
+def check_sampling(paths: Sequence[Path], bundle: "Bundle", asked: frozenset[str]) -> None:
+    """Raise InputError for --stride and --window where no features are that could be without a sidecar."""
+    from vidtad.arrays import is_array
+
+    if not any(map(is_array, paths)):
+        refuse(asked & FOR_FEATURES, f"only for feature files; videos are sampled as {bundle.name} learned from them")
+
+
 def check_people(bundle: "Bundle", formats: Sequence[str]) -> None:
     """Raise InputError for formats of person boxes that the detector has none for."""
     from vidtad.checkpoints import PERSON_HEADS
@@ -278,12 +289,12 @@ def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: 
         chosen = sorted(sorted(segments, key=lambda s: -s.score)[:most], key=lambda s: s.start_s)
         chosen = [s for s in chosen if s.score >= threshold]
         people = timeline.people.get(name)
-        table = Table(box=box.SIMPLE, title=Text(name), title_justify="left")
+        table = Table(box=box.SIMPLE, title=Text(visible(name)), title_justify="left")
         for heading in (*(("person",) if people is not None else ()), "start", "end", "action", "score"):
             table.add_column(heading, justify="left" if heading == "action" else "right")
         for s in chosen:
             who = () if people is None else ("" if s.track is None else str(s.track),)
-            table.add_row(*who, clock(s.start_s), clock(s.end_s), Text(s.label), f"{s.score:.2f}")
+            table.add_row(*who, clock(s.start_s), clock(s.end_s), Text(visible(s.label)), f"{s.score:.2f}")
         if chosen:
             console().print(table)
             if console().is_terminal:
@@ -292,7 +303,7 @@ def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: 
                     console().print(line)
         where = "" if out is None else f"; all in {shown(out / name)}.json and .csv"
         seen = "" if people is None else f"; {counted(people)}"
-        typer.echo(f"{name}: {len(chosen)} of {len(segments)} segments shown (score >= {threshold:g}){seen}{where}")
+        say(f"{name}: {len(chosen)} of {len(segments)} segments shown (score >= {threshold:g}){seen}{where}")
 
 
 def counted(people: "Sequence[PersonBox]") -> str:

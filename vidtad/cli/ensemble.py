@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidtad.cli.common import print_json
+from vidtad.cli.common import print_json, say
 from vidtad.cli.options import AsJson
 from vidtad.errors import InputError
 
@@ -66,8 +66,8 @@ def ensemble(
         print_json(joint.to_json())
         return
     segments = sum(map(len, joint.results.values()))
-    typer.echo(f"{len(joint.results)} video{'s' * (len(joint.results) != 1)}, {segments} segments: {out}")
-    typer.echo(f"next: vidtad report {written[0] if len(written) == 1 else out}, or vidtad evaluate TRUTH {out}")
+    say(f"{len(joint.results)} video{'s' * (len(joint.results) != 1)}, {segments} segments: {out}")
+    say(f"next: vidtad report {written[0] if len(written) == 1 else out}, or vidtad evaluate TRUTH {out}")
 
 
 def read_names(path: Path) -> list[str]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidtad.cli.common import console, note, print_json
+from vidtad.cli.common import note, print_json, print_table
 from vidtad.cli.options import AsJson
 
 if TYPE_CHECKING:
@@ -72,18 +72,7 @@ def evaluate(
 
 def show(evaluation: "Evaluation", *, scores_only: bool = False) -> None:
     """Every table the evaluation has content for, or the table of scores alone; percent."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
     from vidtad.evaluation import tables
 
     for content in tables(evaluation)[: 1 if scores_only else None]:
-        table = Table(box=box.SIMPLE, title=Text(content.title), title_justify="left")
-        for number, heading in enumerate(content.header):
-            table.add_column(Text(heading), justify="right" if number else "left")
-        for row in content.rows:
-            table.add_row(*map(Text, row), style="bold" if row[0] == "mAP" else None)
-        console().print(table)
-        if content.note:
-            typer.echo(content.note)
+        print_table(content, bold="mAP")

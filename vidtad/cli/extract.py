@@ -16,6 +16,7 @@ from vidtad.cli.common import (
     print_json,
     refuse,
     run_batch,
+    say,
     take_shard,
 )
 from vidtad.cli.options import (
@@ -128,7 +129,7 @@ def extract(
         if json:
             done[path] = entry
         else:
-            typer.echo(line(entry))
+            say(line(entry))
 
     setup = make_setup(engine, workers, threads, address, device, ranges)
     failed = run_batch(paths, task, setup, finished, quiet=quiet)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vidtad.cli.common import note, parse_rate, print_json
+from vidtad.cli.common import note, parse_rate, print_json, say
 from vidtad.cli.models import plain
 from vidtad.cli.options import AsJson, Decoder
 
@@ -36,6 +36,6 @@ def info(
         note(warning)
     for key, value in document.items():
         if key == "frame_times_s":
-            typer.echo("\n".join(f"{time_s:.6f}" for time_s in value))
+            say("\n".join(f"{time_s:.6f}" for time_s in value))
         elif key != "warnings":
-            typer.echo(f"{key}: {plain(value)}")
+            say(f"{key}: {plain(value)}")

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from vidtad.cli.common import note, print_json
+from vidtad.cli.common import note, print_json, print_table, say
 from vidtad.cli.options import AsJson
+from vidtad.errors import InputError
 
 labels = typer.Typer(help="Check and convert label files.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -35,14 +36,13 @@ def check_(
     if json:
         print_json(found.to_json() | {"unreadable": broken})
     else:
-        from vidtad.cli.train import print_table
         from vidtad.pipelines.training.report import class_table
 
         print_table(class_table(found))
         for line in found.lines():
-            typer.echo(line)
+            say(line)
         for name, reason in broken.items():
-            typer.echo(f"problem: {name}: {reason}")
+            say(f"problem: {name}: {reason}")
     if strict and (found.serious or broken):
         note(f"{file}: {len(found.serious) + len(broken)} problems (--strict)")
         raise typer.Exit(2)
@@ -63,7 +63,9 @@ def convert(
     from vidtad.labels import read_labels
 
     table = read_labels(file, frame_rate=frame_rate).table
+    if out.resolve() == file.resolve():
+        raise InputError(f"--out {out}: is what is read here; name another file")
     for finding in table.findings:
         note(finding.line())
     write_json(out, annotations_json(table))
-    typer.echo(f"{out}: {len(table)} segments of {len(table.videos)} videos")
+    say(f"{out}: {len(table)} segments of {len(table.videos)} videos")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vidtad.cli.common import console, note, print_json, progress_bar
+from vidtad.cli.common import note, print_json, print_whole, progress_bar, say, visible
 from vidtad.cli.options import AsJson, Quiet
 
 models = typer.Typer(
@@ -34,14 +34,13 @@ def list_(
 
     table = Table(box=box.SIMPLE)
     for heading in ("name", "task", "classes", "size", "licence", "here"):
-        right, whole = heading in ("classes", "size"), heading == "name"
-        table.add_column(heading, justify="right" if right else "left", no_wrap=whole, overflow="fold")
+        table.add_column(heading, justify="right" if heading in ("classes", "size") else "left", no_wrap=True)
     for row in rows:
         size = "" if row["size"] is None else f"{row['size'] / 1e6:.1f} MB"
         here = "built in" if row.get("builtin") else "yes" if row["cached"] else ""
         cells = (row["name"], row["task"], row["classes"] or "", size, row["licence"] or "", here)
-        table.add_row(*(Text(str(cell)) for cell in cells))
-    console().print(table)
+        table.add_row(*(Text(visible(cell)) for cell in cells))
+    print_whole(table)
 
 
 @models.command()
@@ -60,7 +59,7 @@ def show(
         return
     for key, value in document.items():
         if value not in (None, "", [], {}):
-            typer.echo(f"{key}: {plain(value)}")
+            say(f"{key}: {plain(value)}")
 
 
 @models.command()
@@ -80,7 +79,7 @@ def fetch(
         with progress_bar(name, quiet=quiet) as progress:
             fetched[name] = str(download(name, progress=progress))
         if not json:
-            typer.echo(fetched[name])
+            say(fetched[name])
     if json:
         print_json({"fetched": fetched})
 
@@ -105,7 +104,7 @@ def add(
     if json:
         print_json({"name": added.name, "path": str(added.path), "notes": list(added.notes)})
     else:
-        typer.echo(f"{added.name}: {added.path}")
+        say(f"{added.name}: {added.path}")
 
 
 @models.command()
@@ -136,7 +135,7 @@ def convert(
     if json:
         print_json({"name": bundle.name, "path": str(out), "head": bundle.head, "classes": list(bundle.classes)})
     else:
-        typer.echo(f"{out}: {bundle.head}, {len(bundle.classes)} classes")
+        say(f"{out}: {bundle.head}, {len(bundle.classes)} classes")
 
 
 def plain(value: Any) -> str:

@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, finish_batch, note, print_json, progress_bar
+from vidtad.cli.common import (
+    VIDEO_SUFFIXES,
+    check_score,
+    find_inputs,
+    finish_batch,
+    note,
+    print_json,
+    progress_bar,
+    say,
+)
 from vidtad.cli.options import AsJson, Quiet
 
 if TYPE_CHECKING:
@@ -36,6 +45,7 @@ def overlay(
     """
     from vidtad.overlay import burn
 
+    check_score(min_score)
     whole, files = _located(timeline, video)
     done: list[dict[str, object]] = []
 
@@ -45,7 +55,7 @@ def overlay(
             frames = burn(whole, name, files[name], target, min_score=min_score, progress=progress)
         done.append({"video": name, "written": str(target), "frames": frames})
         if not json:
-            typer.echo(str(target))
+            say(str(target))
 
     failed = _each(list(files), one)
     if json:
@@ -69,21 +79,26 @@ def clips(
     """
     from vidtad.clips import cut
 
+    check_score(min_score)
     whole, files = _located(timeline, video)
     done: list[dict[str, object]] = []
+    chosen = {name: sum(s.score >= min_score for s in whole.results.get(name, ())) for name in files}
 
     def one(name: str) -> None:
-        for clip in cut(whole, name, files[name], out, min_score=min_score, exact=exact):
+        found = cut(whole, name, files[name], out, min_score=min_score, exact=exact)
+        if late := chosen[name] - len(found):
+            note(f"{name}: {late} segment{'s' * (late > 1)} without a frame in the video: no clip")
+        for clip in found:
             s = clip.segment
             entry = {"start_s": s.start_s, "end_s": s.end_s, "label": s.label, "score": s.score}
             done.append({"video": name, "clip": str(clip.path), **entry, "copied": clip.copied})
             if not json:
-                typer.echo(str(clip.path))
+                say(str(clip.path))
 
     failed = _each(list(files), one)
     if json:
         print_json({"clips": done, "failed": failed})
-    elif not done and not failed:
+    elif not any(chosen.values()) and not failed:
         note(f"no segment scores {min_score:g} or more: no clip was cut; try a lower --min-score")
     finish_batch(len(files), failed)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, note, print_json
+from vidtad.cli.common import VIDEO_SUFFIXES, check_score, find_inputs, note, print_json, say
 from vidtad.cli.options import AsJson
 
 
@@ -37,6 +37,7 @@ def report(
     from vidtad.errors import InputError
     from vidtad.pipelines.passing_on import report as run
 
+    check_score(min_score)
     if not timeline.exists():
         raise InputError(f"{timeline}: no such file or folder")
     files = find_inputs(video or [], VIDEO_SUFFIXES, "video")
@@ -50,4 +51,4 @@ def report(
     if json:
         print_json({"written": [str(path) for path in written], "without_video": missing})
     else:
-        typer.echo(str(written[0]))
+        say(str(written[0]))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vidtad.cli.common import print_json, progress_bar
+from vidtad.cli.common import print_json, progress_bar, say
 from vidtad.cli.options import AsJson, Quiet
 from vidtad.errors import InputError
 
@@ -53,8 +53,8 @@ def synth(
     clips = document["database"].values()
     seconds, actions = sum(clip["duration"] for clip in clips), sum(len(clip["annotations"]) for clip in clips)
     if people:
-        typer.echo(f"{videos} clips of people, {seconds:.0f} s, {actions} actions: {out}")
-        typer.echo(f"next: vidtad detect {out} --model demo-acar --boxes {out / 'people.csv'}")
+        say(f"{videos} clips of people, {seconds:.0f} s, {actions} actions: {out}")
+        say(f"next: vidtad detect {out} --model demo-acar --boxes {out / 'people.csv'}")
         return
-    typer.echo(f"{videos} clips of level {level}, {seconds:.0f} s, {actions} actions: {out}")
-    typer.echo(f"next: vidtad detect {out} --model react, then vidtad evaluate {out / 'ground_truth.json'} timelines")
+    say(f"{videos} clips of level {level}, {seconds:.0f} s, {actions} actions: {out}")
+    say(f"next: vidtad detect {out} --model react, then vidtad evaluate {out / 'ground_truth.json'} timelines")

@@ -3,6 +3,8 @@
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from vidtad.cli.common import visible
+
 if TYPE_CHECKING:
     from rich.text import Text
 
@@ -25,8 +27,9 @@ def render(timeline: "Timeline", width: int, threshold: float, *, ascii_only: bo
     from rich.text import Text
 
     lines: list[Text] = []
-    for name, info in timeline.videos.items():
-        found = [s for s in timeline.results.get(name, ()) if s.score >= threshold]
+    for video, info in timeline.videos.items():
+        name = visible(video)
+        found = [s for s in timeline.results.get(video, ()) if s.score >= threshold]
         length = max([info.duration_s, *(s.end_s for s in found)])
         lanes = _lanes(found)
         if not lanes or length <= 0:
@@ -38,7 +41,7 @@ def render(timeline: "Timeline", width: int, threshold: float, *, ascii_only: bo
         lines.append(Text(name, style="bold", no_wrap=True, overflow="ellipsis"))
         for number, label in enumerate(shown):
             line = Text(no_wrap=True, overflow="crop")
-            short = " ".join(label.split())
+            short = visible(" ".join(label.split()))
             short = short if len(short) <= names else short[: names - 1] + ("~" if ascii_only else "…")
             line.append(short.rjust(names) + (" | " if ascii_only else " ▕ "), style="default")
             bar = _bar(lanes[label], length, cells, ascii_only)

@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from vidtad.cli.common import check_places, console, given, note, parse_rate, print_json, refuse
+from vidtad.cli.common import check_places, given, note, parse_rate, print_json, print_table, refuse, say
 from vidtad.cli.evaluate import show as show_scores
 from vidtad.cli.options import AsJson, Batch, Decoder, Device, FlowFrom, Quiet, Stride, Window
 from vidtad.errors import InputError, VidtadError
 
 if TYPE_CHECKING:
-    from vidtad.evaluation.tables import Table
     from vidtad.pipelines.people.training import PeopleTrained
     from vidtad.pipelines.training.run import Trained
 
@@ -299,45 +298,29 @@ def show(result: "Trained") -> None:
         for finding in evaluation.findings:
             note(f"{part}: {finding.line()}")
         show_scores(evaluation)
-        typer.echo(f"{part}: {trust(evaluation)}")
-        typer.echo(f"{part}: {blind_line(evaluation, result.blind[part])}")
+        say(f"{part}: {trust(evaluation)}")
+        say(f"{part}: {blind_line(evaluation, result.blind[part])}")
     if result.published is not None and result.scores:
         print_table(published_table(result.published, result.scores))
     if not result.scores:
-        typer.echo("no video was held out: nothing is known of how well it does")
+        say("no video was held out: nothing is known of how well it does")
     if result.operating is not None:
-        typer.echo(operating_line(result.operating))
+        say(operating_line(result.operating))
     elif "validation" in result.scores:
-        typer.echo("no segment on validation is right at tIoU 0.5: do not expect useful detections")
-    typer.echo(f"report: {result.report}; log: {result.log}")
+        say("no segment on validation is right at tIoU 0.5: do not expect useful detections")
+    say(f"report: {result.report}; log: {result.log}")
     bundle = result.bundle
     videos = bundle.extractor_weights is not None or bundle.extractor_checkpoint is not None
-    typer.echo(f"next: vidtad detect {'VIDEO' if videos else 'FEATURES'} --model {result.path}")
+    say(f"next: vidtad detect {'VIDEO' if videos else 'FEATURES'} --model {result.path}")
 
 
 def show_people(result: "PeopleTrained") -> None:
     """The scores, and what to do next."""
     if result.scores is None:
-        typer.echo("no video was held out: nothing is known of how well it does")
+        say("no video was held out: nothing is known of how well it does")
     else:
         show_scores(result.scores)
         held = ", ".join(result.held[:5]) + (f" and {len(result.held) - 5} more" if len(result.held) > 5 else "")
-        typer.echo(f"validation: frame mAP at box IoU 0.5, given the labelled boxes, of {held}")
-    typer.echo(f"log: {result.log}")
-    typer.echo(f"next: vidtad detect VIDEO --model {result.path}")
-
-
-def print_table(content: "Table") -> None:
-    """A table of text."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE, title=Text(content.title), title_justify="left")
-    for number, heading in enumerate(content.header):
-        table.add_column(Text(heading), justify="right" if number else "left")
-    for row in content.rows:
-        table.add_row(*map(Text, row))
-    console().print(table)
-    if content.note:
-        typer.echo(content.note)
+        say(f"validation: frame mAP at box IoU 0.5, given the labelled boxes, of {held}")
+    say(f"log: {result.log}")
+    say(f"next: vidtad detect VIDEO --model {result.path}")

@@ -8,10 +8,11 @@ from fractions import Fraction
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from vidtad.errors import InputError
+from vidtad.errors import InputError, out_of_memory
 from vidtad.extractors.base import PRECISIONS, ClipConvention, ClipExtractor, Extractor
 from vidtad.extractors.flows import GIVEN, FlowExtractor, Given, TwoStream
 from vidtad.extractors.presets import PRESETS, Preset
@@ -131,9 +132,27 @@ def _build_one(
     convention = dataclasses.replace(convention, **picture or {})
     load = preset.load or (lambda state_dict: load_exactly(preset.network(), state_dict))
     if convention.flow is None:
-        return ClipExtractor(name, convention, load(weights), device, changes.precision)
+        extractor = ClipExtractor(name, convention, load(weights), device, changes.precision)
+        if convention.window != preset.convention.window:
+            _try_window(extractor, preset.convention.window)
+        return extractor
     method = flow_of(convention.flow, device) if isinstance(changes.flow, str | None) else changes.flow
     return FlowExtractor(name, convention, load(weights), device, changes.precision, method)
+
+
+def _try_window(extractor: ClipExtractor, usual: int) -> None:
+    """Raise InputError when the network cannot look at windows of this length: many know one, or have a shortest."""
+    convention = extractor.convention
+    frames = len(convention.shown)
+    blank = np.zeros((frames, convention.crop, convention.crop, len(convention.mean)), np.uint8)
+    try:
+        extractor.rows(blank, np.arange(frames)[None])
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        raise InputError(
+            f"extractor {extractor.name} cannot look at windows of {convention.window} frames; its own are of {usual}"
+        ) from error
 
 
 def _under(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

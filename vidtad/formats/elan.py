@@ -4,6 +4,7 @@ Tiers cannot hold overlapping annotations, so those go to further tiers `label (
 place for scores; what is read back has score 1.
 """
 
+from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from xml.etree import ElementTree
@@ -82,8 +83,9 @@ def fits(text: str) -> bool:
 
 
 def _header(root: ElementTree.Element, video: str) -> None:
-    path = Path(video)
-    media = path.absolute().as_uri() if video else ""
+    path, media = Path(video), ""
+    with suppress(ValueError):  # half a character, which no file can be named by
+        media = path.absolute().as_uri() if video else ""
     header = SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
     SubElement(
         header,

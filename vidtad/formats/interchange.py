@@ -54,8 +54,8 @@ def format_named(name: str) -> tuple[str, Format]:
     if proper in FORMATS:
         return proper, FORMATS[proper]
     near = difflib.get_close_matches(proper, [*FORMATS, *OTHER_NAMES], n=2)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise InputError(f"no format {name!r}{hint} There are {', '.join(FORMATS)}.")
+    hint = f"did you mean {' or '.join(near)}? There" if near else "there"
+    raise InputError(f"no format {name!r}; {hint} are {', '.join(FORMATS)}")
 
 
 def parse_names(names: str | Iterable[str]) -> list[str]:
@@ -76,13 +76,17 @@ def render(timeline: Timeline, name: str, frame_times: FrameTimes | None = None)
 
 
 def write_formats(
-    timeline: Timeline, folder: Path, names: str | Sequence[str], frame_times: FrameTimes | None = None
+    timeline: Timeline,
+    folder: Path,
+    names: str | Sequence[str],
+    frame_times: FrameTimes | None = None,
+    source: Path | None = None,
 ) -> list[Path]:
     """Write every video of a timeline in each format, atomically, and return the files.
 
     A format goes to `folder/VIDEO.suffix`; one that is JSON to `folder/FORMAT/VIDEO.suffix`, so that the
     folder keeps holding one timeline per video for whoever reads all its JSON files. Raises InputError for
-    an unknown format, or what a format cannot express, before anything is written.
+    an unknown format, what a format cannot express, or a file in the place of `source`, before anything is written.
     """
     ready: list[tuple[Path, str]] = []
     stems = file_stems(timeline.videos)
@@ -91,14 +95,27 @@ def write_formats(
             for suffix, text in render(only(timeline, video), name, frame_times).items():
                 place = Path(folder) / name if suffix.endswith(".json") else Path(folder)
                 ready.append((place / f"{stems[video]}{suffix}", text))
+    return _write(ready, source)
+
+
+def _write(ready: Sequence[tuple[Path, str]], source: Path | None) -> list[Path]:
+    kept = source and source.resolve()
+    for path, _ in ready:
+        if kept and path.resolve() in (kept, *(kept.glob("*.json") if kept.is_dir() else ())):
+            raise InputError(f"{path}: is what is read here; name another place with --out")
     for path, text in ready:
         write_text(path, text)
     return [path for path, _ in ready]
 
 
-def write_one(timeline: Timeline, path: Path, name: str, frame_times: FrameTimes | None = None) -> list[Path]:
-    """Write a timeline to `path`, and what belongs to it (a label map) beside it under the same stem."""
-    written = []
+def write_one(
+    timeline: Timeline, path: Path, name: str, frame_times: FrameTimes | None = None, source: Path | None = None
+) -> list[Path]:
+    """Write a timeline to `path`, and what belongs to it (a label map) beside it under the same stem.
+
+    Raises InputError, before anything is written, for a file in the place of `source`.
+    """
+    ready = []
     main = ""
     for suffix, text in render(timeline, name, frame_times).items():
         main = main or suffix
@@ -107,9 +124,8 @@ def write_one(timeline: Timeline, path: Path, name: str, frame_times: FrameTimes
         else:
             stem = Path(path).name.removesuffix(main)
             target = Path(path).with_name((stem if stem != Path(path).name else Path(path).stem) + suffix)
-        write_text(target, text)
-        written.append(target)
-    return written
+        ready.append((target, text))
+    return _write(ready, source)
 
 
 def read_any(

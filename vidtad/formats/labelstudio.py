@@ -13,6 +13,7 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import SubElement
 
+from vidtad.files import fraction_of
 from vidtad.formats.document import refused
 from vidtad.formats.people import by_track, segments_of
 from vidtad.formats.shared import PERSON, Videos, assemble, labels_of, rate_of, stem_of, xml_safe
@@ -70,7 +71,7 @@ def read(text: str, videos: Videos, path: Path) -> Timeline:
             addresses = [task["data"][key] for key in ("video", "video_url", "url") if key in task["data"]]
             name = stem_of(str(addresses[0]))
             info = videos.get(name)
-            rate = info.fps if info and info.fps > 0 else Fraction(str(task["data"].get("fps", DEFAULT_RATE)))
+            rate = info.fps if info and info.fps > 0 else fraction_of(str(task["data"].get("fps", DEFAULT_RATE)))
             segments[name] = list(_read_ranges(_result(task), rate))
             tracks = [item for item in _result(task) if item.get("type") == "videorectangle"]
             boxes = [box for number, item in enumerate(tracks) for box in _read_boxes(item, rate, number)]

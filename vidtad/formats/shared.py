@@ -12,7 +12,8 @@ from vidtad.timeline import PersonBox, Segment, Timeline, VideoInfo
 
 Videos = Mapping[str, VideoInfo]
 NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f/\\:*?"<>|]')
+# The surrogates left out here stand for bytes of file names that are no UTF-8; the others no file can be named by.
+NOT_IN_FILE_NAMES = re.compile(r'[\x00-\x1f/\\:*?"<>|\ud800-\udc7f\udd00-\udfff]')
 PERSON = re.compile(r"person (\d+)")
 NUMBER = r"-?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
 _SCORED = re.compile(rf"(?P<label>.*?)(?: \((?P<score>{NUMBER})\))?", re.DOTALL)
@@ -91,11 +92,18 @@ def tiers(segments: Iterable[Segment]) -> dict[tuple[str, int | None], list[list
     return {key: packed(groups[key]) for key in order}
 
 
+def file_name_part(text: str, letters: int, most: int) -> str:
+    """Text that may stand in a file's name, cut to so many letters and at most so many bytes."""
+    plain = NOT_IN_FILE_NAMES.sub("_", text)[:letters]
+    raw = plain.encode(errors="surrogateescape")
+    return plain if len(raw) <= most else raw[:most].decode(errors="ignore")
+
+
 def file_stems(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
     """{video: a file name without suffix}: distinct, and never leading out of a folder whatever the id holds."""
     used, found = {name.lower() for name in taken}, {}
     for name in names:
-        plain = NOT_IN_FILE_NAMES.sub("_", name).lstrip(".")[:120].strip() or "video"
+        plain = file_name_part(name, 120, 200).lstrip(".").strip() or "video"
         stem, count = plain, 1
         while stem.lower() in used:
             count += 1

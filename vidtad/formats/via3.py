@@ -32,7 +32,7 @@ def write(timeline: Timeline) -> dict[str, str]:
         values = {ACTION: option[segment.label], SCORE: repr(segment.score)}
         if segment.track is not None:
             values[WHO] = f"person {segment.track}"
-        span = [round(segment.start_s, 3), round(segment.end_s, 3)]
+        span = list(segment.rounded())
         metadata[f"1_s{number}"] = {"vid": "1", "flg": 0, "z": span, "xy": [], "av": values}
     for number, person in enumerate(timeline.people.get(name, ())):
         width, height = size_of(info, "VIA counts pixels")

@@ -14,7 +14,7 @@ from vidtad.errors import InputError
 from vidtad.extractors.preprocess import target_size
 from vidtad.extractors.stream import Clip, Rows, feature_rows, wanted_frames
 from vidtad.features import Features, Grid, Provenance, load_features, save_features, sidecar_of
-from vidtad.files import sha256
+from vidtad.files import brief, sha256, temporary_prefix
 from vidtad.locks import claim
 from vidtad.pipelines.extractors import LoadedExtractor, bundle_extractor, digest, load_extractor
 from vidtad.pipelines.flow_pictures import FlowPictures, giving_flow, keeping_flow, stream_of_flow
@@ -191,8 +191,9 @@ def claimed(folder: Path, path: Path) -> Iterator[None]:
     What a killed process left half-written there is removed.
     """
     name = video_of(path)
-    with claim(Path(folder) / f".{name}.lock", str(path)):
-        left = re.compile(rf"\.{re.escape(name)}\.(npy|json|csv|ava\.csv)\.[^.]+\.tmp")
+    with claim(Path(folder) / f".{brief(name)}.lock", str(path)):
+        begins = (re.escape(temporary_prefix(name + suffix)) for suffix in (".npy", ".json", ".csv", ".ava.csv"))
+        left = re.compile(rf"({'|'.join(begins)})[^.]+\.tmp")
         for temporary in [found for found in Path(folder).iterdir() if left.fullmatch(found.name)]:
             with suppress(OSError):
                 temporary.unlink()

@@ -108,9 +108,9 @@ def convert(
     if out is not None and out.suffix and not out.is_dir():
         if len(wanted) > 1:
             raise InputError(f"--out {out}: a file holds one format; name a folder for {', '.join(wanted)}")
-        return write_one(timeline, out, wanted[0], times)
+        return write_one(timeline, out, wanted[0], times, source)
     folder = out or (source if source.is_dir() else source.parent)
-    return write_formats(timeline, folder, wanted, times)
+    return write_formats(timeline, folder, wanted, times, source)
 
 
 def locate(timeline: Timeline, files: Sequence[Path], near: Path) -> dict[str, Path]:

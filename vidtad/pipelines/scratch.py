@@ -11,6 +11,7 @@ import numpy as np
 
 from vidtad.errors import RunError
 from vidtad.features import Provenance
+from vidtad.files import brief
 from vidtad.locks import claim
 
 Span = tuple[int, "int | None"]
@@ -27,10 +28,11 @@ class Scratch:
         width = sum(count for _, count in identity.channels)
         self.record = np.dtype([("time_s", "<f8"), ("values", "<f4", (width,))])
         self.span = span
-        self._name = f".{video_id}.{hashlib.sha256(identity.fingerprint().encode()).hexdigest()[:16]}"
+        name = brief(video_id)
+        self._name = f".{name}.{hashlib.sha256(identity.fingerprint().encode()).hexdigest()[:16]}"
         own = "" if span is None else f".{span[0]}-{'' if span[1] is None else span[1]}"
         self.path = Path(folder) / f"{self._name}{own}.rows"
-        self._any = re.compile(rf"\.{re.escape(video_id)}\.[0-9a-f]{{16}}(\.\d+-\d*)?\.(rows|last)")
+        self._any = re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{16}}(\.\d+-\d*)?\.(rows|last)")
 
     @property
     def lock(self) -> Path:

@@ -158,12 +158,22 @@ class TemporalWorker(Worker):
 
     def _from_features(self, path: Path, progress: Progress) -> Timeline:
         job = self.job
+        if job.out is not None and (job.out / f"{path.stem}.json").resolve() == sidecar_of(path).resolve():
+            raise InputError(f"{path}: its timeline would take the place of its sidecar; choose another --out")
         features = load_features(path, self._assumed(), check_hash=not sidecar_of(path).exists())
+        grid = features.grid
+        if (job.stride or grid.stride, job.window or grid.span) != (grid.stride, grid.span):
+            raise InputError(
+                f"{path}: its sidecar says windows of {grid.span} frames every {grid.stride}; "
+                "leave out --window and --stride, which are for files without one"
+            )
         check_fits(features, self.bundle, str(path))
         return self.finished_or(
             path,
             detector_identity(self.bundle, features.provenance, job.min_score, self.detector.precision),
-            lambda: detect_features(features, self.detector, video_of(path), min_score=job.min_score, progress=progress),
+            lambda: detect_features(
+                features, self.detector, video_of(path), min_score=job.min_score, progress=progress
+            ),
         )
 
     def _assumed(self) -> Assumed:

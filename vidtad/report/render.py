@@ -50,7 +50,7 @@ class Clip:
             relative = os.path.relpath(self.path.resolve(), page_at.resolve().parent)
         except ValueError:  # another drive
             return self.path.resolve().as_uri()
-        return "/".join(quote(part) for part in Path(relative).parts)
+        return "/".join(quote(os.fsencode(part)) for part in Path(relative).parts)
 
     def base64(self) -> str:
         """The bytes of the file. Raises InputError when it is too large to embed, or unreadable."""

@@ -1,6 +1,7 @@
 """Writing report pages: one file for one video, a folder with an index for several."""
 
 import html
+import os
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -63,7 +64,7 @@ def _row(timeline: Timeline, name: str, address: str, threshold: float | None) -
         seconds[s.label] += s.end_s - s.start_s
     top = sorted(seconds, key=lambda label: -seconds[label])[:4]
     cells = (
-        f'<a href="{quote(address)}">{html.escape(name)}</a>',
+        f'<a href="{quote(os.fsencode(address))}">{html.escape(name)}</a>',
         html.escape(_clock(info.duration_s)),
         f"{len(found)} of {len(everything)}",
         _bars(found, info.duration_s, sorted(seconds)),

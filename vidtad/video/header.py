@@ -183,8 +183,11 @@ def _measured_rate(path: str | Path) -> Fraction | None:
 
 
 def rate_is_absurd(stream: Any) -> bool:
-    """Whether the header's average rate is a number no camera has, so that its times are worthless too."""
-    return stream.average_rate is not None and not plausible(stream.average_rate)
+    """Whether the header's rate is a number no camera has, so that its times are worthless too.
+
+    The average alone may be one (DV: the ticks of its clock); the base rate is what the frames' times are spaced by.
+    """
+    return stream.average_rate is not None and not (plausible(stream.average_rate) or plausible(stream.base_rate))
 
 
 def _promised(container: Any, stream: Any, rate: Fraction) -> tuple[float | None, bool]:
@@ -274,7 +277,7 @@ def _warnings(path: str | Path, info: VideoInfo, first: Any, by_index: bool, fps
 
 def _looks_constant(stream: Any) -> bool:
     average, base = stream.average_rate, stream.base_rate
-    return not (average and base and abs(average - base) > average / 100)
+    return not (plausible(average) and base and abs(average - base) > average / 100)
 
 
 def _length(path: str | Path, rate: Fraction) -> float:

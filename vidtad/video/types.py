@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from vidtad.files import fraction_of
+
 
 @dataclass(frozen=True)
 class VideoInfo:
@@ -40,7 +42,8 @@ class VideoInfo:
     def from_json(cls, document: dict[str, Any]) -> "VideoInfo":
         """Inverse of `to_json`; unknown keys are ignored. Raises KeyError, TypeError, ValueError or ArithmeticError."""
         known = {name: document[name] for name in cls.__dataclass_fields__ if name in document}
-        info = cls(**known | {"fps": Fraction(document.get("fps_exact", document["fps"]))})
+        exact = "fps_exact" if "fps_exact" in document else "fps"
+        info = cls(**known | {"fps": fraction_of(document[exact])})
         for name, kinds in _KINDS.items():
             value = getattr(info, name)
             if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):

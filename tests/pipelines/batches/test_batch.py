@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tests.pipelines.toys import Toy, items, starts
 from vidtad.errors import InputError, RunError
 from vidtad.locks import Busy, claim
-from vidtad.pipelines.batches.batch import longest_first, parse_shard, run, shard_of
-from vidtad.pipelines.batches.engines import Record, Setup, Work
+from vidtad.pipelines.batches.batch import ENGINES, longest_first, parse_shard, run, shard_of
+from vidtad.pipelines.batches.engines import Fleet, Record, Setup, Watch, Work
 
 SERIAL, POOL = Setup(), Setup(workers=2)
 
@@ -44,6 +44,19 @@ def test_a_bad_item_never_stops_the_rest(setup: Setup, tmp_path: Path) -> None:
     assert "internal error (ZeroDivisionError" in found["c"].error and not found["c"].misuse
     assert "No such file" in found["missing"].error
     assert not list(tmp_path.glob(".*.lock"))
+
+
+def test_no_more_workers_than_items(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    whole = ENGINES["pool"]
+
+    def counted(task: Toy, setup: Setup, watch: Watch) -> Fleet:
+        sizes.append(setup.workers)
+        return whole(task, setup, watch)
+
+    monkeypatch.setitem(ENGINES, "pool", counted)
+    found = records(items(tmp_path / "in", {"a": "ok", "b": "ok"}), Toy(tmp_path), Setup(workers=100_000))
+    assert sizes == [2] and {record.status for record in found.values()} == {"done"}
 
 
 def test_a_worker_that_dies_is_replaced_and_its_item_tried_once_more(tmp_path: Path) -> None:

@@ -242,6 +242,8 @@ def test_a_preset_prints_the_published_row(clips: Path, features: Path, tmp_path
         (["--annotations", "truth.json", "--videos", "clips", "--model", "reakt"], "cannot be trained"),
         (["--annotations", "truth.json", "--videos", "clips", "--val-fraction", "1.5"], "between 0 and 1"),
         (["--annotations", "truth.json", "--features", "features", "--preset", "thumos15"], "there is thumos14"),
+        (["--annotations", "truth.json", "--videos", "clips", "--protocol", "ava"], "scores boxes of people"),
+        (["--annotations", "truth.json", "--videos", "clips", "--protocol", "thumos15"], "is not known"),
         (["--annotations", "truth.json", "--videos", "clips", "--extractor", "tiny4d"], "tiny3d"),
         (["--annotations", "truth.json", "--videos", "clips", "--out", "m.pth"], ".safetensors"),
         (["--annotations", "missing.json", "--features", "features", "--strict"], "not clean"),
@@ -290,6 +292,7 @@ def test_what_cannot_be_trained_is_one_sentence(
     assert result.exit_code == 2 and not Path("m.safetensors").exists(), result.output
     assert sentence in result.stderr.splitlines()[-1] and "Traceback" not in result.output
     assert result.stdout == ""
+    assert "--protocol" not in arguments or not Path("m.safetensors.work").exists(), "said before hours of extraction"
 
 
 def write_planted(folder: Path, count: int, seed: int = 0) -> Path:

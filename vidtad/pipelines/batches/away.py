@@ -19,7 +19,7 @@ from vidtad import __version__
 from vidtad.arrays import file_of
 from vidtad.checkpoints import cache_dir
 from vidtad.errors import InputError, RunError, VidtadError
-from vidtad.files import make_folder, read_json, sha256, write_json
+from vidtad.files import brief, make_folder, read_json, sha256, write_json
 from vidtad.locks import claim, turn
 from vidtad.remote import fetch, mark, put, read, shown, size, url_of
 
@@ -65,7 +65,7 @@ def with_copies(path: Path, outputs: Outputs, work: Callable[[Path, Path | None]
             return _renaming({local: path}, lambda: work(local, None)), False
     away = url_of(outputs.folder) is not None
     folder = _staging(outputs.folder) if away else outputs.folder
-    with claim(folder / f".{path.stem}.away.lock", shown(path)), fetched(path) as local:
+    with claim(folder / f".{brief(path.stem)}.away.lock", shown(path)), fetched(path) as local:
         places = {local: path, folder: outputs.folder}
         if away and not outputs.overwrite:
             for name in outputs.names(path):

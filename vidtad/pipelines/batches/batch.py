@@ -48,6 +48,9 @@ def run(
     if not items:
         return
     engine = engine_of(setup)
+    most = len(items) * setup.ranges  # further workers would load a model for nothing
+    if engine == "pool" and setup.workers is not None and setup.workers > most:
+        setup = replace(setup, workers=most)
     fleet = ENGINES[engine](task, setup, watch)
     try:
         yield from _Run(items if engine == "serial" else longest_first(items), fleet, setup, watch).records()

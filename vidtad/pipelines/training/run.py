@@ -193,7 +193,7 @@ def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
 
 def _recipe(job: TrainingJob) -> Recipe:
     if job.model not in RECIPES:
-        raise InputError(f"--model {job.model}: cannot be trained; there is {', '.join(RECIPES)}")
+        raise InputError(f"--model {job.model}: cannot be trained; there are {', '.join(RECIPES)}")
     if job.videos is None and job.features is None:
         raise InputError("nothing to train on: pass --videos DIR, or --features DIR")
     if job.flow_from is not None:
@@ -204,6 +204,8 @@ def _recipe(job: TrainingJob) -> Recipe:
         raise InputError(f"--val-fraction {job.val_fraction:g}: a share of the videos lies between 0 and 1")
     if job.epochs is not None and job.epochs < 1:
         raise InputError(f"--epochs {job.epochs}: at least 1")
+    if job.protocol is not None and protocol_named(job.protocol).kind.startswith("ava"):
+        raise InputError(f"--protocol {job.protocol}: scores boxes of people, which {job.model} does not find")
     recipe = RECIPES[job.model]
     if job.preset is not None and job.preset not in recipe.presets:
         known = ", ".join(recipe.presets)
