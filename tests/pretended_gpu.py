@@ -60,6 +60,9 @@ class OnGpu(Tensor):
     def __repr__(self, *, tensor_contents: object = None) -> str:
         return f"OnGpu({self.held})"
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.held.__reduce_ex__(protocol)
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return computed(func, args, kwargs or {})

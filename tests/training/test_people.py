@@ -30,7 +30,10 @@ PLAIN = Augmentation(flip=0.0, jitter=0.0)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> list[Keyframe]:
-    folder = tmp_path_factory.mktemp("train")
+    return keyframes(tmp_path_factory.mktemp("train"))
+
+
+def keyframes(folder: Path) -> list[Keyframe]:
     document = write_clips(folder, [5, 6], LEVEL)
     boxes = json.loads((folder / "boxes.json").read_text())
     keys = []
