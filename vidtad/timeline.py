@@ -134,7 +134,9 @@ def parse_timeline(document: Any, path: Path) -> Timeline:
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except KeyError as error:
+        raise InputError(f"{path}: not a vidtad timeline ({error} is missing)") from error
+    except (TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise InputError(f"{path}: not a vidtad timeline ({type(error).__name__}: {error})") from error
 
 

@@ -10,8 +10,9 @@ from vidtad import checkpoints
 from vidtad.bundle import Bundle, load_bundle
 from vidtad.conversion.people import RELEASED, bundle_from_people, class_names
 from vidtad.errors import InputError, RunError
-from vidtad.extractors.person_presets import TRUNKS, random_state
+from vidtad.extractors.person_presets import TRUNKS
 from vidtad.models.acar import AcarConfig, AcarHead
+from vidtad.models.loading import random_state
 from vidtad.models.roi import LinearConfig, LinearHead
 from vidtad.pipelines.people.bundle import load_network
 

@@ -9,7 +9,6 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from vidtad.errors import InputError, out_of_memory
@@ -17,7 +16,7 @@ from vidtad.extractors.base import PRECISIONS, ClipConvention, ClipExtractor, Ex
 from vidtad.extractors.flows import GIVEN, FlowExtractor, Given, TwoStream
 from vidtad.extractors.presets import PRESETS, Preset
 from vidtad.flow import flow_of
-from vidtad.models.loading import load_exactly
+from vidtad.models.loading import load_exactly, random_state
 
 if TYPE_CHECKING:
     from vidtad.flow.raft import Raft
@@ -174,19 +173,10 @@ def streams_of(name: str) -> dict[str, str]:
 def random_weights(name: str, seed: int = 0) -> dict[str, Tensor]:
     """Seeded random weights of the extractor `name` (or of two, see `build`), the same on every machine.
 
-    Convolutions and linear layers are drawn at fan-in scale (He et al., 2015), norms are left neutral, so
-    activations neither vanish nor overflow. The features carry no meaning: this is for dry runs and tests.
+    The features carry no meaning: this is for dry runs and tests. See `random_state`.
     """
     streams = streams_of(name)
     if len(streams) > 1:
         parts = {stream: random_weights(part, seed) for stream, part in streams.items()}
         return {f"{stream}.{key}": tensor for stream, part in parts.items() for key, tensor in part.items()}
-    generator = torch.Generator().manual_seed(seed)
-    weights = find(name).network().state_dict()
-    for key, tensor in weights.items():
-        if key.endswith("weight") and tensor.ndim >= 2:
-            spread = (2.0 / tensor[0].numel()) ** 0.5
-            weights[key] = torch.randn(tensor.shape, generator=generator) * spread
-        elif key.endswith("bias"):
-            weights[key] = torch.zeros_like(tensor)
-    return weights
+    return random_state(find(name).network(), seed)

@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from vidtad.errors import InputError
@@ -106,19 +105,3 @@ def find_trunk(name: str) -> PersonTrunk:
         return TRUNKS[name]
     near = difflib.get_close_matches(name, TRUNKS, n=3, cutoff=0.4) or sorted(TRUNKS)
     raise InputError(f"no person trunk is called {name!r}; did you mean {', '.join(near)}?")
-
-
-def random_state(network: nn.Module, seed: int = 0) -> dict[str, Tensor]:
-    """Seeded random weights for a network, the same on every machine with the same PyTorch.
-
-    Drawn at fan-in scale (He et al., 2015), norms neutral, so that activations neither vanish nor overflow. What
-    comes out carries no meaning: for dry runs and tests.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    weights = network.state_dict()
-    for key, tensor in weights.items():
-        if key.endswith("weight") and tensor.ndim >= 2:
-            weights[key] = torch.randn(tensor.shape, generator=generator) * (2.0 / tensor[0].numel()) ** 0.5
-        elif key.endswith("bias"):
-            weights[key] = torch.zeros_like(tensor)
-    return weights

@@ -248,8 +248,8 @@ def test_a_preset_prints_the_published_row(clips: Path, features: Path, tmp_path
         (["--annotations", "truth.json", "--videos", "clips", "--out", "m.pth"], ".safetensors"),
         (["--annotations", "missing.json", "--features", "features", "--strict"], "not clean"),
         (["--annotations", "late.json", "--features", "features"], "no segment lies inside"),
-        (["--annotations", "empty_val.json", "--features", "features"], "no segment in the validation videos"),
-        (["--annotations", "single.json", "--features", "features"], "no video can be held out"),
+        (["--annotations", "empty_val.json", "--videos", "clips"], "no segment in the validation videos"),
+        (["--annotations", "single.json", "--videos", "clips"], "no video can be held out"),
         (["--annotations", "truth.json", "--features", "features", "--weights", "random:3"], "made with weights"),
         (["--annotations", "truth.json", "--features", "bare"], "sidecar"),
     ],
@@ -292,7 +292,7 @@ def test_what_cannot_be_trained_is_one_sentence(
     assert result.exit_code == 2 and not Path("m.safetensors").exists(), result.output
     assert sentence in result.stderr.splitlines()[-1] and "Traceback" not in result.output
     assert result.stdout == ""
-    assert "--protocol" not in arguments or not Path("m.safetensors.work").exists(), "said before hours of extraction"
+    assert "--videos" not in arguments or not Path("m.safetensors.work").exists(), "said before hours of extraction"
 
 
 def write_planted(folder: Path, count: int, seed: int = 0) -> Path:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from vidtad.bundle import Bundle
 from vidtad.errors import InputError
 from vidtad.extractors.keyframes import KeyframeConvention
-from vidtad.extractors.person_presets import find_trunk, random_state
+from vidtad.extractors.person_presets import find_trunk
 from vidtad.models.acar import AcarHead, config_of
-from vidtad.models.loading import load_exactly
+from vidtad.models.loading import load_exactly, random_state
 from vidtad.models.people import HEADS, PersonNetwork
 from vidtad.pipelines.options import known_fields
 from vidtad.pipelines.people.options import random_seed

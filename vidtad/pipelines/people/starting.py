@@ -10,11 +10,11 @@ import torch
 from vidtad.bundle import Bundle, load_bundle
 from vidtad.errors import InputError
 from vidtad.extractors.keyframes import KeyframeConvention
-from vidtad.extractors.person_presets import find_trunk, i3d_parts, random_state
+from vidtad.extractors.person_presets import find_trunk, i3d_parts
 from vidtad.models.acar import AcarHead
 from vidtad.models.acfb import AcfbHead
 from vidtad.models.action_transformer import ActionTransformer, I3dHead
-from vidtad.models.loading import load_exactly
+from vidtad.models.loading import load_exactly, random_state
 from vidtad.models.people import HEADS, PersonNetwork
 from vidtad.pipelines.options import known_fields
 from vidtad.pipelines.people.bundle import convention_of, load_network

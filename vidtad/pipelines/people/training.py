@@ -241,7 +241,7 @@ def _split(labels: PersonLabels, classes: Sequence[str], job: PeopleJob) -> tupl
     there = [name for name in labels.videos if name in files]
     if not there:
         raise InputError(f"{job.videos}: none of the {len(labels.videos)} labelled videos is here")
-    order = sorted(there, key=lambda name: hashlib.sha256(f"{job.seed} {name}".encode()).digest())
+    order = sorted(there, key=lambda name: hashlib.sha256(f"{job.seed} {name}".encode(errors="surrogatepass")).digest())
     held = set(order[: round(len(order) * job.val_fraction)]) if len(order) > 1 else set()
     parts: tuple[list[Keyframe], list[Keyframe]] = ([], [])
     for name in there:

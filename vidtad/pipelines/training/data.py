@@ -17,6 +17,7 @@ from vidtad.features import Assumed, Features, StoredRows, load_features
 from vidtad.files import VIDEO_SUFFIXES, atomic_write
 from vidtad.labels import Check, Duration, Labels, check, video_id
 from vidtad.pipelines.extraction import Decoding, InTheWay, LoadedExtractor, extract_file
+from vidtad.training.video import TrainingVideo
 from vidtad.video import probe
 
 VAL_FRACTION = 0.2
@@ -310,6 +311,23 @@ def split_videos(labels: Labels, val_fraction: float | None = None, seed: int = 
     )
 
 
+def training_videos(
+    labels: Labels, features: Mapping[str, Features], names: tuple[str, ...], numbers: list[int]
+) -> list[TrainingVideo]:
+    """The videos `names`, their segments in feature rows; class c of the network is `numbers[c]` of the labels."""
+    table = labels.table
+    place = {name: number for number, name in enumerate(table.videos)}
+    class_of = {number: position for position, number in enumerate(numbers)}
+    videos = []
+    for name in names:
+        rows = np.flatnonzero(table.video == place[name])
+        seconds = np.stack([table.start[rows], table.end[rows]], axis=1)
+        segments = features[name].grid.positions(seconds) + 0.5
+        labels_of = np.array([class_of[number] for number in table.label[rows].tolist()], np.int64)
+        videos.append(TrainingVideo(name, features[name].values, segments, labels_of))
+    return videos
+
+
 KINDS = ("train", "validation", "test", "")
 
 
@@ -334,7 +352,8 @@ def _hold_out(labels: Labels, units: list[list[str]], fraction: float, seed: int
     number = {name: position for position, name in enumerate(table.videos)}
     counts = np.zeros((len(table.videos), len(table.labels)), int)
     np.add.at(counts, (table.video, table.label), 1)
-    drawn = sorted(units, key=lambda unit: hashlib.sha256(f"{seed}:{unit[0]}".encode()).hexdigest())
+    keys = {unit[0]: f"{seed}:{unit[0]}".encode(errors="surrogatepass") for unit in units}
+    drawn = sorted(units, key=lambda unit: hashlib.sha256(keys[unit[0]]).hexdigest())
     held = [counts[[number[name] for name in unit]].sum(0) for unit in drawn]
     left = np.sum(held, axis=0)
     wanted = max(1, round(fraction * sum(map(len, units))))

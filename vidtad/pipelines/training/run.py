@@ -34,6 +34,7 @@ from vidtad.pipelines.training.data import (
     find_material,
     name_of_making,
     split_videos,
+    training_videos,
 )
 from vidtad.pipelines.training.downloaded import assumption, is_bare
 from vidtad.pipelines.training.extractor import (
@@ -51,7 +52,6 @@ from vidtad.pipelines.training.settings import Facts, Plan, Published, Recipe, p
 from vidtad.pipelines.training.watching import Watcher, board_of, reporter
 from vidtad.training.distributed import join, wait
 from vidtad.training.loop import learns_in, train
-from vidtad.training.react import TrainingVideo
 
 
 @dataclass(frozen=True)
@@ -230,6 +230,7 @@ def _checked(job: TrainingJob, watcher: Watcher) -> tuple[Labels, Material, Chec
         watcher.say(f"problem: {name} is left out: {reason}")
     if job.strict and (found.serious or material.broken):
         raise InputError(f"{job.annotations}: the labels are not clean (--strict); every problem is listed above")
+    _split(job, labels, material.durations)  # what cannot be learnt from is said before features are made
     return labels, material, found
 
 
@@ -281,6 +282,22 @@ def _features(
     return features, chosen
 
 
+def _split(job: TrainingJob, labels: Labels, durations: Mapping[str, Duration]) -> tuple[Labels, Split]:
+    """The labels that can be used, and who learns from them. Raises InputError when nothing can be learnt or scored."""
+    used = cleaned(labels, durations)
+    no_class = np.isin(np.array(used.table.labels), protocol_named("thumos14").drop_labels)
+    used = replace(used, table=used.table.select(~no_class[used.table.label]))
+    if not len(used.table):
+        raise InputError(f"{job.annotations}: no segment lies inside a video that is there; see the problems above")
+    fraction = 0.0 if job.preset and job.val_fraction is None and "test" in used.table.subset else job.val_fraction
+    split, table = split_videos(used, fraction, job.seed), used.table
+    for part in ("validation", "test"):
+        names = getattr(split, part)
+        if names and not np.isin(np.array(table.videos), names)[table.video].any():
+            raise InputError(f"no segment in the {part} videos ({names[0]}, ...), so nothing can be scored; label some")
+    return used, split
+
+
 def _data(
     job: TrainingJob, recipe: Recipe, labels: Labels, features: Mapping[str, Features], watcher: Watcher
 ) -> Data:
@@ -288,13 +305,7 @@ def _data(
         name: Duration(held.video.duration_s, float(held.grid.stride / held.grid.fps))
         for name, held in features.items()
     }
-    used = cleaned(labels, durations)
-    no_class = np.isin(np.array(used.table.labels), protocol_named("thumos14").drop_labels)
-    used = replace(used, table=used.table.select(~no_class[used.table.label]))
-    if not len(used.table):
-        raise InputError(f"{job.annotations}: no segment lies inside a video that is there; see the problems above")
-    fraction = 0.0 if job.preset and job.val_fraction is None and "test" in used.table.subset else job.val_fraction
-    split = split_videos(used, fraction, job.seed)
+    used, split = _split(job, labels, durations)
     watcher.say(f"split: {split.how}")
     for warning in split.warnings:
         watcher.say(f"problem: {warning}")
@@ -316,35 +327,15 @@ def _data(
         watcher.say(
             f"problem: no training video has {', '.join(unseen)}: it cannot be found, and counts as AP 0 where scored"
         )
-    for part in ("validation", "test"):
-        names = getattr(split, part)
-        if names and not np.isin(np.array(table.videos), names)[table.video].any():
-            raise InputError(f"no segment in the {part} videos ({names[0]}, ...), so nothing can be scored; label some")
     if len(classes) == 1:
         rest = ": the contrastive phase, which compares classes, is left out" if job.model == "react" else ""
         watcher.say(f"one class only ({classes[0]}){rest}")
-    training = _training_videos(learnt, features, split.train, numbers)
+    training = training_videos(learnt, features, split.train, numbers)
     grids = [held.grid for held in features.values()]
     step_s = float(np.median([float(grid.stride / grid.fps) for grid in grids]))
     facts = Facts.of(training, len(classes), step_s, grids[0].span / grids[0].stride)
     scored = learnt if scores is None else used
     return Data(scored, features, split, classes, training, facts, scores, job.model == "actionformer")
-
-
-def _training_videos(
-    labels: Labels, features: Mapping[str, Features], names: tuple[str, ...], numbers: list[int]
-) -> list[TrainingVideo]:
-    table = labels.table
-    place = {name: number for number, name in enumerate(table.videos)}
-    class_of = {number: position for position, number in enumerate(numbers)}
-    videos = []
-    for name in names:
-        rows = np.flatnonzero(table.video == place[name])
-        seconds = np.stack([table.start[rows], table.end[rows]], axis=1)
-        segments = features[name].grid.positions(seconds) + 0.5
-        labels_of = np.array([class_of[number] for number in table.label[rows].tolist()], np.int64)
-        videos.append(TrainingVideo(name, features[name].values, segments, labels_of))
-    return videos
 
 
 def _digest(job: TrainingJob, plan: Plan, data: Data) -> str:
