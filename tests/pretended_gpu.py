@@ -144,7 +144,7 @@ def _kept(value: Any) -> Any:
     return torch.device(KEPT, 0) if named else value
 
 
-class Backend(backend_registration._DummyBackendModule):  # type: ignore[misc]
+class Backend(backend_registration._DummyBackendModule):
     """What PyTorch asks a backend."""
 
     def get_amp_supported_dtype(self) -> list[torch.dtype]:
@@ -164,14 +164,12 @@ class Stream:
 
 def pretend() -> None:
     """From here on, and in threads that start later, there is one GPU. Before vidtad is imported; for good."""
-    torch.inference_mode = torch.no_grad  # type: ignore[assignment,misc]  # whose tensors cannot be wrapped
+    torch.inference_mode = torch.no_grad  # whose tensors cannot be wrapped
     backend_registration._setup_privateuseone_for_python_backend(KEPT, backend_module=Backend())
     torch.__future__.set_swap_module_params_on_conversion(True)
     _autocast()
     plain, run = torch.autocast, threading.Thread.run
-    torch.autocast = lambda device, *more, **named: plain(  # type: ignore[assignment,misc]
-        KEPT if device == "cuda" else device, *more, **named
-    )
+    torch.autocast = lambda device, *more, **named: plain(KEPT if device == "cuda" else device, *more, **named)
     said = {
         "is_available": True,
         "device_count": 1,
@@ -185,14 +183,14 @@ def pretend() -> None:
     quiet = ["_lazy_init", "set_device", "empty_cache", "synchronize", "set_rng_state_all", "reset_peak_memory_stats"]
     for name, value in {**said, **dict.fromkeys(quiet)}.items():
         setattr(torch.cuda, name, lambda *more, value=value, **named: value)
-    torch.cuda.Stream = Stream  # type: ignore[assignment,misc]
-    torch.cuda.stream = lambda stream: contextlib.nullcontext()  # type: ignore[assignment]
+    torch.cuda.Stream = Stream
+    torch.cuda.stream = lambda stream: contextlib.nullcontext()
 
     def entered(self: threading.Thread) -> None:
         with Named(), OnBoth():
             run(self)
 
-    threading.Thread.run = entered  # type: ignore[method-assign]
+    threading.Thread.run = entered
     Named().__enter__()
     OnBoth().__enter__()
 
@@ -205,7 +203,8 @@ def _autocast() -> None:
 
     def casting(operator: Any, dtype: Callable[[], torch.dtype]) -> Callable[..., Any]:
         def cast(value: Any) -> Any:
-            return value.to(dtype()) if isinstance(value, Tensor) and value.is_floating_point() else value
+            wanted = isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
+            return value.to(dtype()) if wanted else value
 
         def impl(*args: Any, **kwargs: Any) -> Any:
             with torch._C._ExcludeDispatchKeyGuard(key):

@@ -1,6 +1,6 @@
 """What runs on a GPU, on one that is pretended (see pretended_gpu.py): no device is mixed up, results are a CPU's.
 
-Each command is a process of its own, since pretending is for good.
+Each command with a GPU is a process of its own, since pretending is for good.
 """
 
 import json
@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from tests.pretended_gpu import OLDEST
 from tests.pretended_training import losses
+from vidtad.cli import app
+from vidtad.synth import write_clips
 
 ROOT = Path(__file__).parent.parent
 PRETENDED = str(ROOT / "tests" / "pretended_gpu.py")
@@ -26,29 +29,32 @@ pytestmark = [
 ]
 
 
-def run(*arguments: object, gpu: bool = True) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, *([PRETENDED] if gpu else ["-m", "vidtad"]), *map(str, arguments)]
+def run(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, PRETENDED, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "VIDTAD_TRACEBACK": "1"}
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
 
 
-def vidtad(*arguments: object, gpu: bool) -> str:
-    done = run(*arguments, "--device", "cuda" if gpu else "cpu", "-q", gpu=gpu)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+def vidtad(*arguments: object, gpu: bool) -> None:
+    if gpu:
+        done = run(*arguments, "--device", "cuda", "-q")
+        assert done.returncode == 0, done.stderr[-3000:]
+    else:
+        result = CliRunner().invoke(app, [*map(str, arguments), "--device", "cpu", "-q"])
+        assert result.exit_code == 0, result.stderr
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clip")
-    assert run("synth", "--videos", 1, "--out", folder, "-q", gpu=False).returncode == 0
+    write_clips(folder, [1])
     return next(folder.glob("*.mp4"))
 
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("people")
-    assert run("synth", "--videos", 1, "--people", "--out", folder, "-q", gpu=False).returncode == 0
+    assert CliRunner().invoke(app, ["synth", "--videos", "1", "--people", "--out", str(folder), "-q"]).exit_code == 0
     return folder
 
 
