@@ -23,8 +23,8 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-OLDEST = (2, 10)
-"""The first release of torch whose spare backend can be registered from Python."""
+POSSIBLE = all(map(backend_registration.__dict__.get, ("_setup_privateuseone_for_python_backend", "_DummyBackendModule")))
+"""Whether this torch takes a backend written in Python."""
 SHOWN, KEPT = "cuda:0", "pretended"
 aten = torch.ops.aten
 MOVING = (aten._to_copy.default, aten.copy_.default)
@@ -144,14 +144,6 @@ def _kept(value: Any) -> Any:
     return torch.device(KEPT, 0) if named else value
 
 
-class Backend(backend_registration._DummyBackendModule):
-    """What PyTorch asks a backend."""
-
-    def get_amp_supported_dtype(self) -> list[torch.dtype]:
-        """Formats of autocast."""
-        return [torch.bfloat16, torch.float16]
-
-
 class Stream:
     """A stream of work, which is done at once."""
 
@@ -164,6 +156,11 @@ class Stream:
 
 def pretend() -> None:
     """From here on, and in threads that start later, there is one GPU. Before vidtad is imported; for good."""
+
+    class Backend(backend_registration._DummyBackendModule):
+        def get_amp_supported_dtype(self) -> list[torch.dtype]:
+            return [torch.bfloat16, torch.float16]
+
     torch.inference_mode = torch.no_grad  # whose tensors cannot be wrapped
     backend_registration._setup_privateuseone_for_python_backend(KEPT, backend_module=Backend())
     torch.__future__.set_swap_module_params_on_conversion(True)
