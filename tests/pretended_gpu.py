@@ -23,7 +23,8 @@ from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
-POSSIBLE = all(map(backend_registration.__dict__.get, ("_setup_privateuseone_for_python_backend", "_DummyBackendModule")))
+NEEDED = ("_setup_privateuseone_for_python_backend", "_DummyBackendModule")
+POSSIBLE = all(hasattr(backend_registration, name) for name in NEEDED)
 """Whether this torch takes a backend written in Python."""
 SHOWN, KEPT = "cuda:0", "pretended"
 aten = torch.ops.aten
