@@ -116,7 +116,7 @@ FIRST_PAIRS = """
 import sys
 import numpy as np, torch
 import vidtad.flow as flow
-pictures = np.random.default_rng(0).integers(0, 256, (5, 30, 34), np.uint8)
+pictures = np.random.default_rng(0).integers(0, 256, (5, 34, 38), np.uint8)
 first, second, settings = pictures[:-1], pictures[1:], flow.TvL1(scales=2, warps=1)
 flow.dis(first, second)
 assert not {"numba", "llvmlite"} & set(sys.modules)
@@ -229,3 +229,10 @@ def test_chunks_do_not_change_the_flows() -> None:
 def test_grey_weights() -> None:
     rgb = np.uint8([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]])
     assert flow.grey(rgb).tolist() == [[76, 150, 29]]
+
+
+@pytest.mark.parametrize("size", [(8, 128), (31, 500), (500, 12)])
+def test_dis_refuses_what_opencv_crashes_on(size: tuple[int, int]) -> None:
+    pair = np.zeros((2, 1, *size), np.uint8)
+    with pytest.raises(InputError, match="at least 32 pixels"):
+        flow.dis(*pair)

@@ -1,6 +1,8 @@
 """`--model motion` on clips whose truth is known: a square that moves under a panning camera."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -65,6 +67,15 @@ def test_a_moving_square_under_a_panning_camera(tmp_path, fps):
 def test_nothing_moves(tmp_path, pan, noise):
     clip = write_clip(tmp_path / "still.mp4", pictures(5, 20, pan=pan, noise=noise), 20)
     assert detected(clip).results["still"] == ()
+
+
+@pytest.mark.parametrize(("width", "height"), [(128, 16), (500, 30), (2000, 20), (16, 400)])
+def test_long_pictures(tmp_path, width, height):
+    """OpenCV's solver ends the process on some of them."""
+    rng = np.random.default_rng(0)
+    clip = write_clip(tmp_path / "long.mp4", [rng.integers(0, 255, (height, width, 3), np.uint8) for _ in range(6)], 10)
+    command = [sys.executable, "-m", "vidtad", "detect", str(clip), "--model", "motion", "--out", "-"]
+    assert subprocess.run(command, capture_output=True).returncode == 0
 
 
 def test_times_are_those_of_the_frames(tmp_path):

@@ -129,7 +129,7 @@ def extract(
         if json:
             done[path] = entry
         else:
-            say(line(entry))
+            say(line(entry, timed=ranges == 1))
 
     setup = make_setup(engine, workers, threads, address, device, ranges)
     failed = run_batch(paths, task, setup, finished, quiet=quiet)
@@ -138,10 +138,11 @@ def extract(
     finish_batch(len(paths), failed)
 
 
-def line(entry: dict[str, Any]) -> str:
-    """The same in one line."""
+def line(entry: dict[str, Any], *, timed: bool = True) -> str:
+    """The same in one line; untimed where ranges were only put together."""
     shape = f"{entry['rows']} rows x {entry['channels']}, {entry['first_s']:.2f}-{entry['last_s']:.2f} s"
     if entry["reused"]:
         return f"{entry['features']}: {shape} (already there)"
-    speed = f", {entry['frames'] / entry['seconds']:.1f} frames/s" if entry["frames"] and entry["seconds"] else ""
+    known = timed and entry["frames"] and entry["seconds"]
+    speed = f", {entry['frames'] / entry['seconds']:.1f} frames/s" if known else ""
     return f"{entry['features']}: {shape} of {entry['duration_s']:.2f} s{speed}"

@@ -27,6 +27,10 @@ from vidtad.video import Frame, open_video, probe
 HEAD = LABEL = "motion"
 
 
+LEAST_PX = 32
+"""Shortest side OpenCV's solver is given: on long pictures with a shorter one it crashes."""
+
+
 @dataclass(frozen=True)
 class Step:
     """What moved between two pictures: percent of the picture's diagonal a second, NaN where the shot changes.
@@ -69,7 +73,7 @@ def steps(frames: Iterable[Frame], settings: MotionSettings = MotionSettings()) 
         if before is not None and frame.time_s - before[0] < settings.every_s - 0.002:
             continue
         scale = min(1.0, settings.side_px / min(frame.height, frame.width))
-        size = (max(16, round(frame.height * scale)), max(16, round(frame.width * scale)))
+        size = (max(LEAST_PX, round(frame.height * scale)), max(LEAST_PX, round(frame.width * scale)))
         picture = cv2.GaussianBlur(grey(frame.rgb(size)), (5, 5), 0)
         if before is not None:
             found = residual(before[1], picture, solver.calc(before[1], picture, None))
