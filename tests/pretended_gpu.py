@@ -145,16 +145,6 @@ def _kept(value: Any) -> Any:
     return torch.device(KEPT, 0) if named else value
 
 
-class Stream:
-    """A stream of work, which is done at once."""
-
-    def __init__(self, device: object = None):
-        pass
-
-    def synchronize(self) -> None:
-        """Nothing to wait for."""
-
-
 def pretend() -> None:
     """From here on, and in threads that start later, there is one GPU. Before vidtad is imported; for good."""
 
@@ -181,8 +171,7 @@ def pretend() -> None:
     quiet = ["_lazy_init", "set_device", "empty_cache", "synchronize", "set_rng_state_all", "reset_peak_memory_stats"]
     for name, value in {**said, **dict.fromkeys(quiet)}.items():
         setattr(torch.cuda, name, lambda *more, value=value, **named: value)
-    torch.cuda.Stream = Stream
-    torch.cuda.stream = lambda stream: contextlib.nullcontext()
+    torch.cuda.Stream, torch.cuda.stream = lambda device: None, contextlib.nullcontext  # work is done at once
 
     def entered(self: threading.Thread) -> None:
         with Named(), OnBoth():

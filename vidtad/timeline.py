@@ -16,6 +16,12 @@ FORMAT = "vidtad timeline 1"
 CSV_COLUMNS = ("video", "start_s", "end_s", "label", "score")
 
 
+def check_min_score(min_score: float | None) -> None:
+    """Raise InputError for a least score that no score can be compared with; None asks for none."""
+    if min_score is not None and not math.isfinite(min_score):
+        raise InputError(f"--min-score {min_score}: not a finite number")
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One action: seconds from the first frame, a class name, a score (higher is surer), the person if known."""

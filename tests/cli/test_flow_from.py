@@ -12,10 +12,11 @@ from typer.testing import CliRunner, Result
 
 from tests.bundles import TINY, seeded_react
 from tests.clips import numbered_frames, write_clip
+from tests.pipelines.test_flow_pictures import readings
 from vidtad.api import train
 from vidtad.bundle import Bundle, load_bundle, save_bundle
 from vidtad.cli import app
-from vidtad.errors import InputError, RunError
+from vidtad.errors import InputError
 from vidtad.extractors import flows
 from vidtad.features import load_features
 from vidtad.models.actionformer import ActionFormer
@@ -138,17 +139,7 @@ def test_timelines_are_of_their_pictures(clips, flow, two_streams, tmp_path) -> 
 
 
 def test_rows_of_a_killed_detection_are_of_their_pictures(clips, flow, two_streams, tmp_path, monkeypatch) -> None:
-    levels, asked = FlowPictures.levels, []
-
-    def dies(self: FlowPictures, number: int, size: tuple[int, int]) -> np.ndarray:
-        if number == 11:
-            raise RunError("killed")
-        return levels(self, number, size)
-
-    def notes(self: FlowPictures, number: int, size: tuple[int, int]) -> np.ndarray:
-        asked.append(number)
-        return levels(self, number, size)
-
+    dies, notes, asked = readings()
     command = ("detect", clips / "a.mp4", "--model", two_streams, *RANDOM, "--batch", 1, "--flow-from", flow, "--out")
     monkeypatch.setattr(FlowPictures, "levels", dies)
     assert "killed" in run(*command, tmp_path / "out").stderr

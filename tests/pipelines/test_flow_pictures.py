@@ -24,6 +24,7 @@ FRAMES = 14
 NAME = "tsn/thumos14+tsn/thumos14-flow"
 COMMAND = ("--extractor", "tsn/thumos14", "--stream", "rgb,flow", "--weights", "random:1", "--batch", 2)
 SIZE = (256, 340)
+Levels = Callable[[FlowPictures, int, tuple[int, int]], np.ndarray]
 
 
 def run(*arguments: object) -> Result:
@@ -245,7 +246,8 @@ def test_finished_files_are_of_their_pictures(clip, flow, tmp_path) -> None:
         assert result.exit_code == 2 and "made from another video or with other settings" in result.stderr
 
 
-def test_a_killed_run_goes_on_with_the_pictures_it_lacks(clip, computed, reader, tmp_path, monkeypatch) -> None:
+def readings() -> tuple[Levels, Levels, list[int]]:
+    """Replacements of `FlowPictures.levels`: one that fails at pair 11, one that notes pairs in the list."""
     levels, asked = FlowPictures.levels, []
 
     def dies(self: FlowPictures, number: int, size: tuple[int, int]) -> np.ndarray:
@@ -257,6 +259,11 @@ def test_a_killed_run_goes_on_with_the_pictures_it_lacks(clip, computed, reader,
         asked.append(number)
         return levels(self, number, size)
 
+    return dies, notes, asked
+
+
+def test_a_killed_run_goes_on_with_the_pictures_it_lacks(clip, computed, reader, tmp_path, monkeypatch) -> None:
+    dies, notes, asked = readings()
     monkeypatch.setattr(FlowPictures, "levels", dies)
     with pytest.raises(RunError, match="killed"):
         extract_file(clip, reader, tmp_path, batch=1, flow_from=computed[1])

@@ -1,7 +1,6 @@
 """What several commands share: consoles, progress bars, lists of inputs, the outcome of a batch."""
 
 import json
-import math
 import os
 import re
 import sys
@@ -116,12 +115,6 @@ def parse_rate(text: str | None, option: str) -> Fraction | None:
     if not 0 < rate <= 1000:
         raise InputError(f"{option} {text}: a frame rate lies above 0 and at most at 1000")
     return rate
-
-
-def check_score(min_score: float | None) -> None:
-    """Raise InputError for a --min-score that no score can be compared with."""
-    if min_score is not None and not math.isfinite(min_score):
-        raise InputError(f"--min-score {min_score}: not a finite number")
 
 
 def find_inputs(paths: Iterable[Path], suffixes: frozenset[str], what: str) -> list[Path]:

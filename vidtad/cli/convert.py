@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vidtad.cli.common import VIDEO_SUFFIXES, check_score, find_inputs, print_json, say
+from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, print_json, say
 from vidtad.cli.options import AsJson
 
 FormatNames = Annotated[
@@ -40,8 +40,9 @@ def convert(
     """
     from vidtad.errors import InputError
     from vidtad.pipelines.passing_on import convert as run
+    from vidtad.timeline import check_min_score
 
-    check_score(min_score)
+    check_min_score(min_score)
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     files = find_inputs(video or [], VIDEO_SUFFIXES, "video")

@@ -8,7 +8,6 @@ import typer
 
 from vidtad.cli.common import (
     VIDEO_SUFFIXES,
-    check_score,
     find_inputs,
     finish_batch,
     note,
@@ -44,8 +43,9 @@ def overlay(
     Example: vidtad overlay timelines/match.json --video match.mp4 --out annotated.mp4
     """
     from vidtad.overlay import burn
+    from vidtad.timeline import check_min_score
 
-    check_score(min_score)
+    check_min_score(min_score)
     whole, files = _located(timeline, video)
     done: list[dict[str, object]] = []
 
@@ -78,8 +78,9 @@ def clips(
     Example: vidtad clips timelines/match.json --video match.mp4 --min-score 0.5 --out clips
     """
     from vidtad.clips import cut
+    from vidtad.timeline import check_min_score
 
-    check_score(min_score)
+    check_min_score(min_score)
     whole, files = _located(timeline, video)
     done: list[dict[str, object]] = []
     chosen = {name: sum(s.score >= min_score for s in whole.results.get(name, ())) for name in files}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vidtad.cli.common import VIDEO_SUFFIXES, check_score, find_inputs, note, print_json, say
+from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, note, print_json, say
 from vidtad.cli.options import AsJson
 
 
@@ -36,8 +36,9 @@ def report(
     """
     from vidtad.errors import InputError
     from vidtad.pipelines.passing_on import report as run
+    from vidtad.timeline import check_min_score
 
-    check_score(min_score)
+    check_min_score(min_score)
     if not timeline.exists():
         raise InputError(f"{timeline}: no such file or folder")
     files = find_inputs(video or [], VIDEO_SUFFIXES, "video")

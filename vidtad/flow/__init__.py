@@ -122,13 +122,18 @@ def tvl1_torch(first: np.ndarray, second: np.ndarray, settings: TvL1 | None = No
         return tvl1(pictures[0], pictures[1], settings).cpu().numpy()
 
 
+DIS_LEAST_PX = 32
+"""Shortest side of pictures for `dis`: on long ones with a shorter side OpenCV's solver ends the process."""
+
+
 def dis(first: np.ndarray, second: np.ndarray, preset: int = cv2.DISOPTICAL_FLOW_PRESET_MEDIUM) -> np.ndarray:
     """Dense inverse search (Kroeger et al., ECCV 2016) with OpenCV's preset 0, 1 or 2. See `FlowMethod`.
 
-    Raises InputError for pictures with a side under 32 pixels: OpenCV crashes on some of them.
+    Raises InputError for pictures with a side under `DIS_LEAST_PX` pixels.
     """
-    if min(first.shape[1:]) < 32:
-        raise InputError(f"flow by dis needs pictures of at least 32 pixels a side, not {list(first.shape[1:])}")
+    if min(first.shape[1:]) < DIS_LEAST_PX:
+        size = list(first.shape[1:])
+        raise InputError(f"flow by dis needs pictures of at least {DIS_LEAST_PX} pixels a side, not {size}")
     solver = cv2.DISOpticalFlow_create(preset)  # type: ignore[attr-defined]
     return np.stack([solver.calc(a, b, None) for a, b in zip(first, second, strict=True)])
 

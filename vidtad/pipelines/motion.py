@@ -15,7 +15,7 @@ from vidtad.arrays import is_array
 from vidtad.bundle import Bundle
 from vidtad.errors import InputError
 from vidtad.files import sha256
-from vidtad.flow import grey
+from vidtad.flow import DIS_LEAST_PX, grey
 from vidtad.flow.camera import residual
 from vidtad.motion import MotionSettings, motion_segments
 from vidtad.pipelines.extraction import Progress, expected_frames
@@ -25,10 +25,6 @@ from vidtad.timeline import Segment, Timeline
 from vidtad.video import Frame, open_video, probe
 
 HEAD = LABEL = "motion"
-
-
-LEAST_PX = 32
-"""Shortest side OpenCV's solver is given: on long pictures with a shorter one it crashes."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ def steps(frames: Iterable[Frame], settings: MotionSettings = MotionSettings()) 
         if before is not None and frame.time_s - before[0] < settings.every_s - 0.002:
             continue
         scale = min(1.0, settings.side_px / min(frame.height, frame.width))
-        size = (max(LEAST_PX, round(frame.height * scale)), max(LEAST_PX, round(frame.width * scale)))
+        size = (max(DIS_LEAST_PX, round(frame.height * scale)), max(DIS_LEAST_PX, round(frame.width * scale)))
         picture = cv2.GaussianBlur(grey(frame.rgb(size)), (5, 5), 0)
         if before is not None:
             found = residual(before[1], picture, solver.calc(before[1], picture, None))

@@ -1,6 +1,5 @@
 """One input (video or feature file) to one timeline on disk; the unit of work of `vidtad detect`."""
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from vidtad.pipelines.extraction import (
 from vidtad.pipelines.flow_pictures import check_flow_from
 from vidtad.pipelines.ranges import extract_range
 from vidtad.pipelines.temporal import check_fits, detect_features, detector_identity, load_detector
-from vidtad.timeline import Timeline, read_timeline, write_timeline_csv, write_timeline_json
+from vidtad.timeline import Timeline, check_min_score, read_timeline, write_timeline_csv, write_timeline_json
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,7 @@ class Job:
     flow_from: Path | None = None
 
     def __post_init__(self) -> None:
-        if not math.isfinite(self.min_score):
-            raise InputError(f"--min-score {self.min_score}: not a finite number")
+        check_min_score(self.min_score)
 
 
 def check_flow(bundle: Bundle, job: Job, inputs: Sequence[Path] = ()) -> None:
