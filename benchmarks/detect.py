@@ -99,10 +99,10 @@ def detector(head: str, precision: str = "float32") -> Any:
     """A detector of released size with seeded weights."""
     import torch
 
-    from vidtad.bundle import Bundle
+    from vidtad.hub.bundle import Bundle
     from vidtad.models.actionformer import ActionFormer
     from vidtad.models.react import ReAct
-    from vidtad.pipelines.temporal import load_detector
+    from vidtad.pipelines.detect.temporal import load_detector
 
     torch.manual_seed(0)
     network = ActionFormer() if head == "actionformer" else ReAct()
@@ -127,8 +127,8 @@ def network_job(kind: str, values: np.ndarray) -> Callable[[], Any]:
     if kind == "single":
         made.batch = 1
     if kind == "plain":
+        from vidtad.heads.actionformer import detector as actionformer_head
         from vidtad.models import actionformer
-        from vidtad.pipelines import actionformer_head
 
         actionformer.local_attention = unfolded_attention
         actionformer.Convolution.forward = plain_convolution  # type: ignore[method-assign]
@@ -227,7 +227,7 @@ def half_error(path: Path, rows: int) -> float:
     """Largest difference of a score in bf16, at up to 2,304 steps."""
     import torch
 
-    from vidtad.pipelines.actionformer_head import predict_points
+    from vidtad.heads.actionformer.detector import predict_points
 
     torch.set_num_threads(1)
     values = np.load(path, mmap_mode="r")[: min(rows, 2304)]

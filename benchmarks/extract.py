@@ -72,10 +72,10 @@ class Extraction:
     """Ours: the whole video to a feature file. `shared` False leaves the shared prefix of I3D out."""
 
     def __init__(self, case: Case, path: Path, options: argparse.Namespace, shared: bool = True):
-        from vidtad.allocation import keep_freed_memory
         from vidtad.models import i3d_windows
         from vidtad.models.i3d import InceptionI3d
-        from vidtad.pipelines.extractors import load_extractor
+        from vidtad.pipelines.extract.load import load_extractor
+        from vidtad.runtime.malloc import keep_freed_memory
 
         keep_freed_memory()
         if case.baseline == "unshared":
@@ -94,7 +94,7 @@ class Extraction:
 
     def __call__(self) -> tuple[np.ndarray, np.ndarray]:
         """(numbers of the windows, their rows)."""
-        from vidtad.pipelines.extraction import extract_file
+        from vidtad.pipelines.extract.extraction import extract_file
 
         made = extract_file(self.path, self.loaded, self.folder, batch=self.batch, overwrite=True)
         return np.arange(len(made.features.values)), made.features.values
@@ -104,9 +104,9 @@ class People:
     """Ours: who does what at every second of the video, boxes given."""
 
     def __init__(self, case: Case, path: Path):
-        from vidtad.allocation import keep_freed_memory
-        from vidtad.pipelines.people.detection import PeopleDetector
-        from vidtad.pipelines.people.options import PeopleOptions
+        from vidtad.heads.person.options import PeopleOptions
+        from vidtad.pipelines.detect.person_detector import PeopleDetector
+        from vidtad.runtime.malloc import keep_freed_memory
 
         keep_freed_memory()
         boxes = path.parent / f"{path.stem}.csv"

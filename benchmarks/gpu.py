@@ -70,7 +70,7 @@ def network_rate(bench: Bench, extractor: Any, batch: int) -> float:
 
 def network(bench: Bench) -> Iterator[Line]:
     """The network at batch against the card's matrix product; a row of each precision against the processor's."""
-    from vidtad.pipelines.extractors import load_extractor
+    from vidtad.pipelines.extract.load import load_extractor
 
     name, flops = bench.sizes.extractor, operations(bench.sizes.extractor)
     settings = load_extractor(name, "random:0").extractor.convention
@@ -94,8 +94,8 @@ def network(bench: Bench) -> Iterator[Line]:
 
 def whole(bench: Bench) -> Iterator[Line]:
     """Video to feature file against the network alone: near 1, the decoder keeps up."""
-    from vidtad.pipelines.extraction import extract_file
-    from vidtad.pipelines.extractors import load_extractor
+    from vidtad.pipelines.extract.extraction import extract_file
+    from vidtad.pipelines.extract.load import load_extractor
 
     batch = bench.sizes.batches[-1] // 4 or 1
     for precision in bench.sizes.precisions[::2]:
@@ -182,11 +182,11 @@ def detector(bench: Bench, head: str, precision: str) -> Any:
     """A temporal detector of released size (or a tiny one) with seeded weights."""
     import torch
 
-    from vidtad.bundle import Bundle
+    from vidtad.hub.bundle import Bundle
     from vidtad.models.actionformer import ActionFormer
     from vidtad.models.actionformer_config import ActionFormerConfig
     from vidtad.models.react import ReAct, ReActConfig
-    from vidtad.pipelines.temporal import load_detector
+    from vidtad.pipelines.detect.temporal import load_detector
 
     torch.manual_seed(0)
     width = bench.sizes.width
@@ -264,9 +264,9 @@ def _passed(bench: Bench, values: np.ndarray, precision: str) -> Any:
 
 def acar(bench: Bench) -> Iterator[Line]:
     """People of a video at every second, boxes given, against clip by clip."""
-    from vidtad.pipelines.people.bundle import person_bundle, random_network
-    from vidtad.pipelines.people.detection import PeopleDetector
-    from vidtad.pipelines.people.options import PeopleOptions
+    from vidtad.heads.person.bundle import person_bundle, random_network
+    from vidtad.heads.person.options import PeopleOptions
+    from vidtad.pipelines.detect.person_detector import PeopleDetector
 
     seconds = bench.sizes.clip_s
     path = bench.movie(seconds * FPS, bench.sizes.height)

@@ -44,16 +44,16 @@ import torch
 from vidtad.evaluation.protocols import protocol_named
 from vidtad.evaluation.scoring import evaluate
 from vidtad.formats.tables import Annotations, Predictions
+from vidtad.heads.actionformer.detector import predict_points
+from vidtad.heads.actionformer.training import ActionFormerHead, ActionFormerSequences
+from vidtad.heads.react.training import ReActHead, ReActWindows
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.actionformer_losses import LossConfig
 from vidtad.models.react import ReAct, ReActConfig
-from vidtad.pipelines.actionformer_head import predict_points
 from vidtad.postprocess import REACT as RELEASED
 from vidtad.postprocess import Detections, Nms, point_candidates, react_detections, soft_nms
-from vidtad.training.actionformer import ActionFormerHead, ActionFormerSequences
 from vidtad.training.loop import Schedule, train
-from vidtad.training.react import ReActHead, ReActWindows
 from vidtad.training.video import TrainingVideo
 from vidtad.windows import react_windows
 

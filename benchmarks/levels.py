@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from vidtad.checkpoints import builtin_bundle
 from vidtad.evaluation import evaluate_files
-from vidtad.files import write_json
+from vidtad.heads.catalogue import builtin_bundle
 from vidtad.pipelines.demo import FIRST_UNSEEN_SEED
-from vidtad.pipelines.motion import HEAD, LABEL
-from vidtad.pipelines.people.timelines import worker_for
-from vidtad.pipelines.timelines import Job
+from vidtad.pipelines.detect.motion import HEAD, LABEL
+from vidtad.pipelines.detect.person import worker_for
+from vidtad.pipelines.detect.worker import Job
+from vidtad.runtime.files import write_json
 from vidtad.synth import write_clips
 from vidtad.timeline import merge, write_timeline_json
 

@@ -57,10 +57,10 @@ def make_video(path: Path, minutes: float) -> None:
 
 def people_bundle(path: Path) -> Path:
     """A tiny seeded network of a person head that proposes its boxes itself."""
-    from vidtad.bundle import save_bundle
     from vidtad.extractors.person_presets import TRUNKS
+    from vidtad.heads.person.bundle import person_bundle, random_network, sampling_of
+    from vidtad.hub.bundle import save_bundle
     from vidtad.models.action_transformer import ActionTransformerConfig
-    from vidtad.pipelines.people.bundle import person_bundle, random_network, sampling_of
 
     config = ActionTransformerConfig(
         classes=3, channels=104, width=16, feedforward=16, reduced=4, embedding=4, shrink=8, proposals=2, rpn_width=8

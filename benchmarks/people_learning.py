@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidtad.bundle import Bundle, load_bundle
-from vidtad.checkpoints import BUILTIN_FOLDER
 from vidtad.evaluation import Evaluation, evaluate_files
 from vidtad.evaluation.frames import box_iou
 from vidtad.formats.person_boxes import read_person_boxes
-from vidtad.pipelines.people.detection import OWN, PeopleDetector, PeopleOptions
+from vidtad.heads.catalogue import BUILTIN_FOLDER
+from vidtad.hub.bundle import Bundle, load_bundle
+from vidtad.pipelines.detect.person_detector import OWN, PeopleDetector, PeopleOptions
 from vidtad.synth import write_people_clips
 from vidtad.timeline import Timeline, merge, write_timeline_json
 

@@ -70,7 +70,7 @@ class PlainExtraction:
 
     def __init__(self, path: Path, name: str, frames: int, windows: int, stride: int | None = None):
         from vidtad.extractors import PRESETS, random_weights
-        from vidtad.pipelines.extractors import load_extractor
+        from vidtad.pipelines.extract.load import load_extractor
 
         extractor = load_extractor(name, "random:0", stride=stride, fps=Fraction(FPS)).extractor
         weights = random_weights(name, 0)
@@ -123,7 +123,7 @@ def plain_flow(pictures: list[np.ndarray], settings: Any) -> list[np.ndarray]:
 
 def acar_bundle() -> Any:
     """Random weights, the last layer's so small that scores are neither 0 nor 1: differences are to be seen."""
-    from vidtad.pipelines.people.bundle import random_bundle
+    from vidtad.heads.person.bundle import random_bundle
 
     bundle = random_bundle("acar")
     weights = dict(bundle.head_weights)
@@ -135,7 +135,7 @@ class PlainPeople:
 
     def __init__(self, path: Path, frames: int, windows: int, bundle: Any = None, device: str = "cpu"):
         from vidtad.extractors.keyframe_stream import preparation
-        from vidtad.pipelines.people.bundle import convention_of, load_network
+        from vidtad.heads.person.bundle import convention_of, load_network
 
         bundle, self.device = bundle or acar_bundle(), device
         self.network, (self.convention, _) = load_network(bundle, device=device), convention_of(bundle)

@@ -22,13 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from vidtad.actionformer_presets import THUMOS14_I3D
 from vidtad.features import StoredRows
+from vidtad.heads.actionformer.presets import THUMOS14_I3D
+from vidtad.heads.actionformer.training import ActionFormerHead, ActionFormerSequences
+from vidtad.heads.react.training import ReActHead, ReActWindows
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.react import THUMOS14, ReAct
-from vidtad.training.actionformer import ActionFormerHead, ActionFormerSequences
 from vidtad.training.loop import Position
-from vidtad.training.react import ReActHead, ReActWindows
 from vidtad.training.video import TrainingVideo
 
 CLASSES = 20

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the browser driv
 
 from machine import machine
 
-from tests.report.browser import Browser, Page, executable
-from vidtad.report.render import page
+from tests.render.report.browser import Browser, Page, executable
+from vidtad.render.report.render import page
 from vidtad.timeline import Segment, Timeline
 from vidtad.video import VideoInfo
 

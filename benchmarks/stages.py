@@ -79,9 +79,9 @@ def main() -> None:
 
     import torch
 
-    from vidtad.allocation import keep_freed_memory
     from vidtad.models.react import ReAct, ReActConfig
-    from vidtad.pipelines.extraction import load_extractor
+    from vidtad.pipelines.extract.extraction import load_extractor
+    from vidtad.runtime.malloc import keep_freed_memory
     from vidtad.video import open_video
 
     keep_freed_memory()  # as every command does

@@ -29,8 +29,8 @@ def timeline(path: Path) -> None:
 
 def labels(path: Path) -> None:
     """Label files of every kind."""
+    from vidtad.formats.label_reading import read_labels
     from vidtad.labels.check import check
-    from vidtad.labels.reading import read_labels
 
     check(read_labels(path), None)
 
@@ -53,14 +53,14 @@ def sidecar(path: Path) -> None:
 
 def bundle(path: Path) -> None:
     """A detector bundle."""
-    from vidtad.bundle import load_bundle
+    from vidtad.hub.bundle import load_bundle
 
     load_bundle(path)
 
 
 def checkpoint(path: Path) -> None:
     """A checkpoint of whatever kind."""
-    from vidtad.weights import read_checkpoint
+    from vidtad.hub.reading import read_checkpoint
 
     read_checkpoint(path)
 
@@ -180,8 +180,8 @@ def seeds(name: str, folder: Path) -> list[bytes]:
     import numpy as np
     import torch
 
-    from vidtad.bundle import Bundle, save_bundle
     from vidtad.features import Features, Grid, Provenance, save_features
+    from vidtad.hub.bundle import Bundle, save_bundle
     from vidtad.video import VideoInfo
 
     values = np.zeros((3, 2), np.float32)
@@ -231,16 +231,14 @@ def main() -> None:
     except ImportError as error:
         raise SystemExit("fuzzing needs atheris: pip install atheris") from error
     with atheris.instrument_imports(include=["vidtad"]):
-        import vidtad.bundle
         import vidtad.features
         import vidtad.formats.interchange
+        import vidtad.formats.label_reading
         import vidtad.formats.person_boxes
         import vidtad.formats.reading
-        import vidtad.labels.check
-        import vidtad.labels.reading
-        import vidtad.pickles
-        import vidtad.video
-        import vidtad.weights  # noqa: F401
+        import vidtad.hub.bundle
+        import vidtad.hub.pickles
+        import vidtad.hub.reading  # noqa: F401
         from vidtad.errors import VidtadError
     name = sys.argv.pop(1)
     read, file_name, _ = TARGETS[name]

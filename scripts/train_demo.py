@@ -19,21 +19,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vidtad.bundle import Bundle, save_bundle
 from vidtad.evaluation import Evaluation, evaluate_files
 from vidtad.extractors import PRESETS, ClipExtractor, build
 from vidtad.features import Features
+from vidtad.heads.actionformer.training import ActionFormerHead, ActionFormerSequences
+from vidtad.heads.react.training import ReActHead, ReActWindows
+from vidtad.hub.bundle import Bundle, save_bundle
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.react import ReAct, ReActConfig
 from vidtad.models.tiny3d import EVERY, FEATURES, Tiny3D
-from vidtad.pipelines.extraction import LoadedExtractor, digest, extract_file
-from vidtad.pipelines.temporal import detect_features, load_detector
+from vidtad.pipelines.detect.temporal import detect_features, load_detector
+from vidtad.pipelines.extract.extraction import LoadedExtractor, digest, extract_file
 from vidtad.synth import CLASSES, write_clips
 from vidtad.timeline import Timeline, merge, write_timeline_json
-from vidtad.training.actionformer import ActionFormerHead, ActionFormerSequences
 from vidtad.training.loop import Head, Schedule, train
-from vidtad.training.react import ReActHead, ReActWindows
 from vidtad.training.video import TrainingVideo
 from vidtad.video import open_video
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from vidtad.bundle import Bundle, save_bundle
 from vidtad.extractors import PRESETS, random_weights
+from vidtad.hub.bundle import Bundle, save_bundle
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.react import ReAct, ReActConfig

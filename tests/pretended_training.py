@@ -1,6 +1,6 @@
 """Losses of a few steps of training on a device, by head and precision, as JSON.
 
-    python tests/pretended_gpu.py tests/pretended_training.py cuda FOLDER
+python tests/pretended_gpu.py tests/pretended_training.py cuda FOLDER
 """
 
 import json
@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from tests.training import test_actionformer, test_loop, test_people
+from tests.heads.actionformer import test_loop, test_people
+from tests.heads.actionformer import test_training as test_actionformer
 from vidtad.training.loop import Schedule, train
 
 PEOPLE = ("acar", "acfb", "action-transformer")

@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 import vidtad
 from tests.bundles import seeded_react
 from tests.clips import numbered_frames, write_clip
-from tests.pipelines.people.test_detection import a_bundle
-from tests.pipelines.people.test_detection import clip as people_clip
-from tests.pipelines.people.test_training import labelled
-from vidtad.bundle import load_bundle, save_bundle
+from tests.pipelines.detect.test_person_detector import a_bundle
+from tests.pipelines.detect.test_person_detector import clip as people_clip
+from tests.pipelines.train.test_person import labelled
 from vidtad.cli import app
 from vidtad.errors import InputError
 from vidtad.features import load_features
+from vidtad.hub.bundle import load_bundle, save_bundle
 from vidtad.timeline import read_timeline
 
 __all__ = ["labelled", "people_clip"]

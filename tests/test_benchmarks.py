@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.report.browser import executable
+from tests.render.report.browser import executable
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

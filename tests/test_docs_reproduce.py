@@ -13,16 +13,16 @@ import torch
 from typer.testing import CliRunner
 
 from tests.test_docs import BLOCK, ROOT
-from vidtad.actionformer_presets import EGO4D_VARIANTS, PRESETS, ActionFormerPreset
-from vidtad.bundle import load_bundle
 from vidtad.cli import app
 from vidtad.errors import InputError
 from vidtad.features import load_features
+from vidtad.heads.actionformer.presets import EGO4D_VARIANTS, PRESETS, ActionFormerPreset
+from vidtad.hub.bundle import load_bundle
+from vidtad.hub.registry import THUMOS14_CLASSES
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.react import ReAct
-from vidtad.pipelines.training import settings
-from vidtad.pipelines.training.downloaded import adopt_features
-from vidtad.registry import THUMOS14_CLASSES
+from vidtad.pipelines.train.third_party_features import adopt_features
+from vidtad.training import plan as settings
 from vidtad.training.loop import Schedule
 
 PAGE = (ROOT / "docs" / "reproduce.md").read_text()

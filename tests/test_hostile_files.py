@@ -21,8 +21,8 @@ from typer.testing import CliRunner, Result
 
 from tests.bundles import seeded_react
 from tests.clips import numbered_frames, write_clip
+from tests.formats import label_samples as samples
 from tests.formats.timelines import overlapping, two_persons
-from tests.labels import samples
 from vidtad.cli import app
 from vidtad.timeline import Segment, Timeline
 from vidtad.video import probe

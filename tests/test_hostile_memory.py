@@ -28,7 +28,7 @@ import json, resource, sys
 import av, cv2, numpy, scipy.optimize, torch, safetensors.torch
 from typer.testing import CliRunner
 from vidtad.cli import app
-import vidtad.pipelines.temporal, vidtad.pipelines.extraction
+import vidtad.pipelines.detect.temporal, vidtad.pipelines.extract.extraction
 torch.set_num_threads(1)
 folder, margin, commands = sys.argv[1], int(sys.argv[2]), json.load(sys.stdin)
 pages = int(open("/proc/self/statm").read().split()[0])

@@ -14,13 +14,13 @@ from typer.testing import CliRunner, Result
 
 from tests.bundles import seeded_react
 from tests.clips import numbered_frames, write_clip
-from tests.pipelines.people.test_detection import a_bundle
-from vidtad.bundle import save_bundle
+from tests.pipelines.detect.test_person_detector import a_bundle
 from vidtad.cli import app
-from vidtad.conversion import people
-from vidtad.downloads import checkpoint_path, record_path
-from vidtad.files import sha256, write_json
-from vidtad.registry import CHECKPOINTS
+from vidtad.heads.person import convert as people
+from vidtad.hub.bundle import save_bundle
+from vidtad.hub.download import checkpoint_path, record_path
+from vidtad.hub.registry import CHECKPOINTS
+from vidtad.runtime.files import sha256, write_json
 from vidtad.synth import write_clips
 from vidtad.synth.spec import Level
 

@@ -119,6 +119,6 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_temporal_detection_does_not_wait_for_torchvision() -> None:
     """Its operators pull PyTorch's compiler in, which takes longer than the rest of the start together."""
-    script = "import sys, vidtad.pipelines.batches.tasks, vidtad.pipelines.temporal; print(*sorted(sys.modules))"
+    script = "import sys, vidtad.pipelines.batches.tasks, vidtad.pipelines.detect.temporal; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torchvision", "torch._dynamo", "scipy"} & set(loaded)

@@ -10,20 +10,20 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidtad.checkpoints import PERSON_HEADS
-from vidtad.devices import pick_device
 from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation, evaluate_files
 from vidtad.features import Features
-from vidtad.pipelines.extraction import Decoding, extract_file, load_extractor
-from vidtad.pipelines.people.options import PeopleOptions
-from vidtad.pipelines.people.timelines import bundle_for, worker_for
-from vidtad.pipelines.timelines import Job
+from vidtad.heads.catalogue import PERSON_HEADS
+from vidtad.heads.person.options import PeopleOptions
+from vidtad.pipelines.detect.person import bundle_for, worker_for
+from vidtad.pipelines.detect.worker import Job
+from vidtad.pipelines.extract.extraction import Decoding, extract_file, load_extractor
+from vidtad.runtime.devices import pick_device
 from vidtad.timeline import Timeline, merge
 
 if TYPE_CHECKING:
-    from vidtad.pipelines.people.training import PeopleTrained
-    from vidtad.pipelines.training.run import Trained
+    from vidtad.pipelines.train.person import PeopleTrained
+    from vidtad.pipelines.train.temporal import Trained
 
 AnyPath = str | PathLike[str]
 
@@ -94,8 +94,8 @@ def train(
     `bundle`, `path`, `log` and `scores`. A second call goes on where the first one stopped. Raises InputError for
     anything unusable, RunError for failed work.
     """
-    from vidtad.pipelines.people.training import PeopleJob, run_people_training
-    from vidtad.pipelines.training.run import TrainingJob, run_training
+    from vidtad.pipelines.train.person import PeopleJob, run_people_training
+    from vidtad.pipelines.train.temporal import TrainingJob, run_training
 
     kind = PeopleJob if model in PERSON_HEADS else TrainingJob
     unknown = sorted(options.keys() - {field.name for field in fields(kind)})

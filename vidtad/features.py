@@ -16,7 +16,7 @@ import numpy as np
 
 from vidtad.arrays import file_of, opened, read_rows
 from vidtad.errors import InputError, RunError
-from vidtad.files import atomic_write, fraction_of, read_json, sha256, write_json
+from vidtad.runtime.files import atomic_write, fraction_of, read_json, sha256, write_json
 from vidtad.video import VideoInfo
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vidtad.errors import InputError
-from vidtad.files import read_json, write_json, write_text
+from vidtad.runtime.files import read_json, write_json, write_text
 from vidtad.video import VideoInfo
 
 FORMAT = "vidtad timeline 1"

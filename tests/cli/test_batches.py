@@ -193,7 +193,7 @@ def in_session(session: int) -> list[str]:
 def test_ctrl_c_in_native_code_ends_all_the_same(tmp_path: Path) -> None:
     # Key derivation runs for minutes in C without the interpreter's lock, as a network does.
     script = "import hashlib, sys, threading\nfrom pathlib import Path\n"
-    script += "from vidtad.cli.interrupts import ends_on_interrupt\nfrom vidtad.files import atomic_write\n"
+    script += "from vidtad.cli.interrupts import ends_on_interrupt\nfrom vidtad.runtime.files import atomic_write\n"
     script += "with ends_on_interrupt(), atomic_write(Path(sys.argv[1]) / 'half') as file:\n file.write(b'begun')\n"
     script += " threading.Timer(0.5, print, ('in',), {'flush': True}).start()\n"
     script += " hashlib.pbkdf2_hmac('sha256', b'', b'', 2**30)"

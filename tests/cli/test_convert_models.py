@@ -8,9 +8,9 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from tests.conversion.test_actionformer import as_opentad, published
-from vidtad.bundle import load_bundle
+from tests.heads.actionformer.test_convert import as_opentad, published
 from vidtad.cli import app
+from vidtad.hub.bundle import load_bundle
 from vidtad.models.actionformer_config import EPIC_VERB
 from vidtad.models.react import THUMOS14, ReAct
 

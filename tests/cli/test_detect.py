@@ -16,9 +16,9 @@ from typer.testing import CliRunner, Result
 
 from tests.bundles import seeded_react
 from tests.clips import VFR_PTS, clip_of_kind, numbered_frames, write_clip, write_sound
-from vidtad.bundle import load_bundle, save_bundle
 from vidtad.cli import app
 from vidtad.errors import RunError
+from vidtad.hub.bundle import load_bundle, save_bundle
 from vidtad.timeline import read_timeline
 
 SMALL = {"width": 32, "heads": 4, "queries": 8, "clip_len": 16, "feed_forward": 64}

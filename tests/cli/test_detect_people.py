@@ -8,14 +8,14 @@ import pytest
 
 from tests.bundles import seeded_react
 from tests.cli.test_detect import run
-from tests.pipelines.people.test_detection import HEADS, SEEN, a_bundle, clip
-from vidtad import checkpoints
-from vidtad.bundle import save_bundle
+from tests.pipelines.detect.test_person_detector import HEADS, SEEN, a_bundle, clip
 from vidtad.errors import RunError
 from vidtad.formats.ava import read_boxes, read_label_map
-from vidtad.pipelines.people import bundle as people_bundle
-from vidtad.pipelines.people import detection
-from vidtad.pipelines.people.bundle import person_bundle, random_network
+from vidtad.heads import catalogue as checkpoints
+from vidtad.heads.person import bundle as people_bundle
+from vidtad.heads.person.bundle import person_bundle, random_network
+from vidtad.hub.bundle import save_bundle
+from vidtad.pipelines.detect import person_detector as detection
 from vidtad.timeline import read_timeline
 
 __all__ = ["clip"]

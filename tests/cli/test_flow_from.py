@@ -12,18 +12,18 @@ from typer.testing import CliRunner, Result
 
 from tests.bundles import TINY, seeded_react
 from tests.clips import numbered_frames, write_clip
-from tests.pipelines.test_flow_pictures import readings
+from tests.pipelines.extract.test_flow_cache import readings
 from vidtad.api import train
-from vidtad.bundle import Bundle, load_bundle, save_bundle
 from vidtad.cli import app
 from vidtad.errors import InputError
 from vidtad.extractors import flows
 from vidtad.features import load_features
+from vidtad.hub.bundle import Bundle, load_bundle, save_bundle
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
-from vidtad.pipelines.flow_pictures import FlowPictures
-from vidtad.pipelines.people.timelines import bundle_for, worker_for
-from vidtad.pipelines.timelines import Job
+from vidtad.pipelines.detect.person import bundle_for, worker_for
+from vidtad.pipelines.detect.worker import Job
+from vidtad.pipelines.extract.flow_cache import FlowPictures
 from vidtad.timeline import read_timeline
 
 FRAMES, SIZE = 14, (256, 340)

@@ -8,12 +8,12 @@ import pytest
 
 from tests.bundles import seeded_react
 from tests.cli.test_detect import run
-from tests.pipelines.people.test_detection import SEEN, a_bundle
-from tests.pipelines.people.test_training import labelled
+from tests.pipelines.detect.test_person_detector import SEEN, a_bundle
+from tests.pipelines.train.test_person import labelled
 from tests.torchrun import by_two
-from vidtad.bundle import load_bundle, save_bundle
 from vidtad.errors import InputError
-from vidtad.pipelines.people import training
+from vidtad.hub.bundle import load_bundle, save_bundle
+from vidtad.pipelines.train import person as training
 
 __all__ = ["labelled"]
 QUICK = ("--weights", "random:1", "--epochs", 1, "--val-fraction", 0.25)

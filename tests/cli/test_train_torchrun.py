@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.training.test_run import run, write_planted
+from tests.pipelines.train.test_temporal import run, write_planted
 from tests.torchrun import by_two
-from vidtad.bundle import load_bundle
+from vidtad.hub.bundle import load_bundle
 
 
 @pytest.mark.slow

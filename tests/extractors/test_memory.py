@@ -15,7 +15,7 @@ from vidtad.extractors.base import ClipExtractor
 from vidtad.extractors.flows import Pair, Picture, flow_pairs
 from vidtad.extractors.stream import feature_rows
 from vidtad.features import load_features
-from vidtad.pipelines.extraction import extract_file, load_extractor
+from vidtad.pipelines.extract.extraction import extract_file, load_extractor
 
 
 class Small(FirstAndLast):

@@ -7,8 +7,8 @@ import torch
 from vidtad import extractors
 from vidtad.errors import InputError
 from vidtad.extractors.stream import clips
+from vidtad.hub.registry import CHECKPOINTS
 from vidtad.models.torchvision_video import NETWORKS
-from vidtad.registry import CHECKPOINTS
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidtad.formats.label_types import Labels
 from vidtad.formats.tables import Annotations
-from vidtad.labels import Check, Duration, Labels, check, cleaned
+from vidtad.labels import Check, Duration, check, cleaned
 
 TWO = {"a": Duration(10.0, 0.25), "b": Duration(20.0, 0.25)}
 

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 
 from vidtad.errors import InputError
+from vidtad.hub.reading import read_state_dict
 from vidtad.models import i3d
 from vidtad.models.fold import fold_batch_norm
-from vidtad.weights import read_state_dict
 
 HASSONY2 = {
     "b0": "branch_0",

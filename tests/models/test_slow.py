@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torchvision.models import resnet50
 
-from vidtad.conversion.people import bundle_from_people
 from vidtad.errors import InputError
+from vidtad.heads.person.convert import bundle_from_people
 from vidtad.models import slow
 from vidtad.models.slowfast import SlowFastOptions
 from vidtad.models.slowfast_keys import from_published
@@ -57,7 +57,7 @@ def test_one_frame_is_a_picture_to_a_resnet(resnet: torch.nn.Module) -> None:
 
 @torch.inference_mode()
 def test_the_released_detector_becomes_a_bundle(resnet: torch.nn.Module) -> None:
-    from vidtad.pipelines.people.bundle import load_network
+    from vidtad.heads.person.bundle import load_network
 
     bundle = bundle_from_people({"model_state": released(resnet)}, "slow-4x16-r50-ava")
     assert (bundle.head, bundle.extractor, len(bundle.classes)) == ("linear", "slow/ava", 80)

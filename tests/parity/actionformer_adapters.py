@@ -12,11 +12,11 @@ from torch import Tensor
 
 from tests.parity import seeded
 from vidtad.features import Grid
+from vidtad.hub.reading import state_dict
 from vidtad.models.actionformer import ActionFormer, ActionFormerOutput
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.actionformer_keys import load_released
 from vidtad.postprocess import Detections, Nms, fuse_video_scores, point_candidates, point_segments, soft_nms
-from vidtad.weights import state_dict
 
 Manifest = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]

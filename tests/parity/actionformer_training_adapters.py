@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.parity.actionformer_adapters import Arrays, Manifest, config_of, network, padded
+from vidtad.heads.actionformer.training import SequenceBatch
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.actionformer_losses import (
@@ -20,7 +21,6 @@ from vidtad.models.actionformer_losses import (
     param_groups,
     point_table,
 )
-from vidtad.training.actionformer import SequenceBatch
 from vidtad.training.loop import Position, Schedule, _Run
 
 

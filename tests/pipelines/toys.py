@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidtad.errors import InputError, RunError
-from vidtad.files import write_text
-from vidtad.locks import claim
-from vidtad.pipelines.batches.engines import Item, Part
+from vidtad.pipelines.batches.local import Item, Part
+from vidtad.runtime.files import write_text
+from vidtad.runtime.locks import claim
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ def adopt(
 
     Example: vidtad adopt 'rgb_*.h5' 'flow_*.h5' --annotations thumos14.json --model react --preset thumos14 --every 5
     """
-    from vidtad.pipelines.training.downloaded import adopt_features
+    from vidtad.pipelines.train.third_party_features import adopt_features
 
     with progress_bar("videos", quiet=quiet or json) as progress:
         found = adopt_features(

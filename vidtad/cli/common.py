@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from vidtad.errors import InputError, RunError, VidtadError
-from vidtad.files import VIDEO_SUFFIXES as VIDEO_SUFFIXES
-from vidtad.files import fraction_of
+from vidtad.runtime.files import VIDEO_SUFFIXES as VIDEO_SUFFIXES
+from vidtad.runtime.files import fraction_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
     from vidtad.evaluation.tables import Table
-    from vidtad.pipelines.batches.engines import Item, Setup, Task, Watch
+    from vidtad.pipelines.batches.local import Item, Setup, Task, Watch
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 FEATURE_SUFFIX = ".npy"
@@ -123,8 +123,8 @@ def find_inputs(paths: Iterable[Path], suffixes: frozenset[str], what: str) -> l
     Where feature files are among `suffixes`, a folder with none of these may hold features of other formats.
     Raises InputError for a missing path, an empty folder, or two files whose results would share a name.
     """
-    from vidtad import remote
     from vidtad.arrays import arrays_among, arrays_in, file_of, video_of
+    from vidtad.runtime import remote
 
     found: list[Path] = []
     for path in paths:
@@ -153,7 +153,7 @@ def find_inputs(paths: Iterable[Path], suffixes: frozenset[str], what: str) -> l
 
 def check_places(out: Path, ranges: int, keep_flow: Path | None = None, flow_from: Path | None = None) -> None:
     """Raise InputError for folders elsewhere that have to be on this machine, or shared by all; for flow of ranges."""
-    from vidtad.remote import shown, url_of
+    from vidtad.runtime.remote import shown, url_of
 
     for option, verb, folder in (("--keep-flow", "keeps", keep_flow), ("--flow-from", "reads", flow_from)):
         if folder is None:
@@ -204,8 +204,8 @@ def run_batch(
     A bad item never stops the rest, nor does one that `done` raises a VidtadError for; when nothing more can be
     written, those after it have failed too. A single one raises its own error, so that its kind decides the exit code.
     """
-    from vidtad.pipelines.batches.batch import run
-    from vidtad.pipelines.batches.engines import unwritable
+    from vidtad.pipelines.batches.local import unwritable
+    from vidtad.pipelines.batches.run import run
 
     failed: dict[str, str] = {}
     left = dict.fromkeys(paths)
@@ -268,7 +268,7 @@ def make_setup(
     engine: str, workers: int | None, threads: int | None, address: str | None, device: str, ranges: int = 1
 ) -> "Setup":
     """Who does the work, from the command line's options. Raises InputError for what cannot be."""
-    from vidtad.pipelines.batches.engines import Setup
+    from vidtad.pipelines.batches.local import Setup
 
     if engine not in ("local", "ray"):
         raise InputError(f"--engine {engine}: no such engine; there are local and ray")
@@ -278,7 +278,7 @@ def make_setup(
         return Setup("ray", workers, (device,), threads, address, ranges=ranges)
     if address is not None:
         raise InputError("--address names a Ray cluster: say --engine ray too")
-    from vidtad.devices import all_devices, pick_device
+    from vidtad.runtime.devices import all_devices, pick_device
 
     devices = (pick_device(device),) if workers is None else all_devices(device)
     return Setup("local", workers, devices, threads, ranges=ranges)
@@ -288,7 +288,7 @@ def take_shard(paths: list[Path], shard: str | None) -> list[Path]:
     """The part of the inputs that `--shard i/n` names; all without it. Raises InputError."""
     if shard is None:
         return paths
-    from vidtad.pipelines.batches.batch import parse_shard, shard_of
+    from vidtad.pipelines.batches.run import parse_shard, shard_of
 
     part, parts = parse_shard(shard)
     mine = [path for path in paths if shard_of(path, parts) == part]

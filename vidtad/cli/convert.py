@@ -39,7 +39,7 @@ def convert(
     Example: vidtad convert timelines/match.json --to srt,elan --min-score 0.3
     """
     from vidtad.errors import InputError
-    from vidtad.pipelines.passing_on import convert as run
+    from vidtad.pipelines.export import convert as run
     from vidtad.timeline import check_min_score
 
     check_min_score(min_score)

@@ -33,8 +33,8 @@ def demo(
 
     Example: vidtad demo --out vidtad-demo
     """
-    from vidtad.devices import pick_device
     from vidtad.pipelines.demo import run_demo
+    from vidtad.runtime.devices import pick_device
 
     with progress_bar("clips", quiet=quiet or json) as progress:
         result = run_demo(out, videos=videos, model=model, level=level, device=pick_device(device), progress=progress)

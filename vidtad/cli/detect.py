@@ -54,9 +54,9 @@ from vidtad.cli.options import (
 from vidtad.errors import InputError
 
 if TYPE_CHECKING:
-    from vidtad.bundle import Bundle
+    from vidtad.heads.person.options import PeopleOptions
+    from vidtad.hub.bundle import Bundle
     from vidtad.pipelines.batches.tasks import Detected
-    from vidtad.pipelines.people.options import PeopleOptions
     from vidtad.timeline import PersonBox, Timeline
 
 FOR_PEOPLE = frozenset(
@@ -124,10 +124,10 @@ def detect(
     Example: vidtad detect match.mp4 --model react --out timelines
     """
     from vidtad.pipelines.batches.tasks import DetectTask
-    from vidtad.pipelines.extraction import Decoding
-    from vidtad.pipelines.people.timelines import bundle_for
-    from vidtad.pipelines.temporal import DETECTORS
-    from vidtad.pipelines.timelines import Job, check_flow
+    from vidtad.pipelines.detect.person import bundle_for
+    from vidtad.pipelines.detect.temporal import DETECTORS
+    from vidtad.pipelines.detect.worker import Job, check_flow
+    from vidtad.pipelines.extract.extraction import Decoding
 
     default = Path("features")
     if inputs is None and not default.is_dir():
@@ -187,7 +187,7 @@ class Results:
 
     def __call__(self, path: Path, found: "Detected") -> None:
         """One timeline is there."""
-        from vidtad.remote import folder_for
+        from vidtad.runtime.remote import folder_for
 
         timeline = found.timeline
         for warning in timeline.detector["warnings"]:
@@ -198,7 +198,7 @@ class Results:
             note(f"{path}: random weights, a dry run: the segments carry no meaning")
         if self.formats:
             from vidtad.formats.interchange import write_formats
-            from vidtad.pipelines.passing_on import times_for
+            from vidtad.pipelines.export import times_for
 
             with folder_for(self.out) as folder:
                 write_formats(timeline, folder, self.formats, times_for(timeline, self.formats))
@@ -223,7 +223,7 @@ def people_options(bundle: "Bundle", asked: frozenset[str], **options: Any) -> "
 
     asked: names of the parameters that the user gave. options: fields of `PeopleOptions`, None for their defaults.
     """
-    from vidtad.checkpoints import PERSON_HEADS
+    from vidtad.heads.catalogue import PERSON_HEADS
 
     if bundle.head not in PERSON_HEADS:
         refuse(
@@ -232,7 +232,7 @@ def people_options(bundle: "Bundle", asked: frozenset[str], **options: Any) -> "
         )
         return None
     refuse(asked & FOR_FEATURES, f"only for feature files; {bundle.name} looks at people in videos")
-    from vidtad.pipelines.people.options import PeopleOptions
+    from vidtad.heads.person.options import PeopleOptions
 
     return PeopleOptions(**{name: value for name, value in options.items() if value is not None})
 
@@ -247,7 +247,7 @@ def check_sampling(paths: Sequence[Path], bundle: "Bundle", asked: frozenset[str
 
 def check_people(bundle: "Bundle", formats: Sequence[str]) -> None:
     """Raise InputError for formats of person boxes that the detector has none for."""
-    from vidtad.checkpoints import PERSON_HEADS
+    from vidtad.heads.catalogue import PERSON_HEADS
 
     if "ava" in formats and bundle.head not in PERSON_HEADS:
         raise InputError(
@@ -283,7 +283,7 @@ def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: 
     from rich.text import Text
 
     from vidtad.cli.terminal_timeline import render
-    from vidtad.remote import shown
+    from vidtad.runtime.remote import shown
 
     for name, segments in timeline.results.items():
         chosen = sorted(sorted(segments, key=lambda s: -s.score)[:most], key=lambda s: s.start_s)

@@ -50,8 +50,8 @@ def ensemble(
 
     Example: vidtad ensemble react/match.json actionformer/match.json --weight 0.4 --weight 0.6 --out both
     """
-    from vidtad.pipelines.fusion import combine, read_video_scores
-    from vidtad.pipelines.passing_on import read_all
+    from vidtad.pipelines.export import read_all
+    from vidtad.pipelines.fuse.segments import combine, read_video_scores
 
     if class_names is not None and video_scores is None:
         raise InputError("--class-names are those of --video-scores: give these too")

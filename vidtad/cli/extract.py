@@ -94,8 +94,8 @@ def extract(
     check_places(out, ranges, keep_flow, flow_from)
     paths = find_inputs(videos, VIDEO_SUFFIXES, "video")
     from vidtad.pipelines.batches.tasks import ExtractTask
-    from vidtad.pipelines.extraction import Decoding
-    from vidtad.remote import url_of
+    from vidtad.pipelines.extract.extraction import Decoding
+    from vidtad.runtime.remote import url_of
     from vidtad.video import probe
 
     if len(paths) == 1 and url_of(paths[0]) is None:

@@ -22,7 +22,7 @@ def info(
     Example: vidtad info match.mp4 --json
     """
     if video is None:
-        from vidtad.environment import describe_installation
+        from vidtad.cli.environment import describe_installation
 
         document = describe_installation()
     else:

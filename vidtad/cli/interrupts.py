@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vidtad.files import remove_temporaries
+from vidtad.runtime.files import remove_temporaries
 
 GRACE_S = 0.5
 INTERRUPTED = 130

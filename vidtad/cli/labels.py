@@ -30,13 +30,13 @@ def check_(
 
     Example: vidtad labels check labels.csv --videos clips
     """
-    from vidtad.pipelines.training.check import check_files
+    from vidtad.pipelines.train.check import check_files
 
     found, broken = check_files(file, videos, features, frame_rate=frame_rate)
     if json:
         print_json(found.to_json() | {"unreadable": broken})
     else:
-        from vidtad.pipelines.training.report import class_table
+        from vidtad.pipelines.train.report import class_table
 
         print_table(class_table(found))
         for line in found.lines():
@@ -58,9 +58,9 @@ def convert(
 
     Example: vidtad labels convert project.boris --out labels.json
     """
-    from vidtad.files import write_json
     from vidtad.formats.activitynet import annotations_json
-    from vidtad.labels import read_labels
+    from vidtad.formats.label_reading import read_labels
+    from vidtad.runtime.files import write_json
 
     table = read_labels(file, frame_rate=frame_rate).table
     if out.resolve() == file.resolve():

@@ -22,7 +22,7 @@ def list_(
 
     Example: vidtad models list --cached
     """
-    from vidtad.checkpoints import list_models
+    from vidtad.heads.catalogue import list_models
 
     rows = [row for row in list_models() if row["cached"] or not cached]
     if json:
@@ -51,7 +51,7 @@ def show(
 
     Example: vidtad models show i3d-rgb-kinetics400
     """
-    from vidtad.checkpoints import show as describe
+    from vidtad.heads.catalogue import show as describe
 
     document = describe(name)
     if json:
@@ -72,7 +72,7 @@ def fetch(
 
     Example: vidtad models fetch i3d-rgb-kinetics400
     """
-    from vidtad.checkpoints import fetch as download
+    from vidtad.heads.catalogue import fetch as download
 
     fetched = {}
     for name in names:
@@ -96,7 +96,7 @@ def add(
 
     Example: vidtad models add epoch_20.pth --as react-thumos14
     """
-    from vidtad.checkpoints import add as register
+    from vidtad.heads.catalogue import add as register
 
     added = register(file, name=name)
     for sentence in added.notes:
@@ -124,9 +124,9 @@ def convert(
     """
     from dataclasses import replace
 
-    from vidtad.bundle import bundle_name, save_bundle
-    from vidtad.conversion import convert_checkpoint
     from vidtad.formats.document import read_text
+    from vidtad.heads.react.convert import convert_checkpoint
+    from vidtad.hub.bundle import bundle_name, save_bundle
 
     names = None if classes is None else read_text(classes).split("\n")
     names = None if names is None else [name.strip() for name in names if name.strip()]

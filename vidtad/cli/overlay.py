@@ -42,7 +42,7 @@ def overlay(
 
     Example: vidtad overlay timelines/match.json --video match.mp4 --out annotated.mp4
     """
-    from vidtad.overlay import burn
+    from vidtad.render.overlay import burn
     from vidtad.timeline import check_min_score
 
     check_min_score(min_score)
@@ -77,7 +77,7 @@ def clips(
 
     Example: vidtad clips timelines/match.json --video match.mp4 --min-score 0.5 --out clips
     """
-    from vidtad.clips import cut
+    from vidtad.render.cut import cut
     from vidtad.timeline import check_min_score
 
     check_min_score(min_score)
@@ -123,7 +123,7 @@ def _each(names: list[str], work: Callable[[str], None]) -> dict[str, str]:
 
 def _located(source: Path, video: list[Path] | None) -> tuple["Timeline", dict[str, Path]]:
     from vidtad.errors import InputError
-    from vidtad.pipelines.passing_on import known_videos, locate, read_all
+    from vidtad.pipelines.export import known_videos, locate, read_all
 
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")

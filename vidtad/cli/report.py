@@ -35,7 +35,7 @@ def report(
     Example: vidtad report timelines/match.json --video match.mp4 --out report.html
     """
     from vidtad.errors import InputError
-    from vidtad.pipelines.passing_on import report as run
+    from vidtad.pipelines.export import report as run
     from vidtad.timeline import check_min_score
 
     check_min_score(min_score)

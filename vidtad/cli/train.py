@@ -17,14 +17,24 @@ from vidtad.cli.options import AsJson, Batch, Decoder, Device, FlowFrom, Quiet, 
 from vidtad.errors import InputError, VidtadError
 
 if TYPE_CHECKING:
-    from vidtad.pipelines.people.training import PeopleTrained
-    from vidtad.pipelines.training.run import Trained
+    from vidtad.pipelines.train.person import PeopleTrained
+    from vidtad.pipelines.train.temporal import Trained
 
 Show = Callable[[str, int, int, str], None]
 FOR_SEGMENTS = frozenset(
     (
-        "features", "extractor", "protocol", "fps", "stride", "window", "frame_rate", "decoder", "strict",
-        "video_scores", "tensorboard", "flow_from",
+        "features",
+        "extractor",
+        "protocol",
+        "fps",
+        "stride",
+        "window",
+        "frame_rate",
+        "decoder",
+        "strict",
+        "video_scores",
+        "tensorboard",
+        "flow_from",
     )
 )
 FOR_PEOPLE = frozenset({"start", "label_map", "trunk", "freeze_trunk"})
@@ -115,9 +125,9 @@ def train(
 
     Example: vidtad train --videos clips --annotations labels.csv --out mine.safetensors
     """
-    from vidtad.devices import pick_device
-    from vidtad.pipelines.extraction import Decoding
-    from vidtad.pipelines.training.run import Sampling, TrainingJob, Watcher, run_training
+    from vidtad.pipelines.extract.extraction import Decoding
+    from vidtad.pipelines.train.temporal import Sampling, TrainingJob, Watcher, run_training
+    from vidtad.runtime.devices import pick_device
 
     if preset is not None and "model" not in given(ctx):
         model = model_of(preset) or model
@@ -173,15 +183,15 @@ def train(
 
 def model_of(preset: str) -> str | None:
     """The head of a recipe for people; None for another recipe."""
-    from vidtad.pipelines.people.recipes import PEOPLE_PRESETS
+    from vidtad.heads.person.recipes import PEOPLE_PRESETS
 
     return PEOPLE_PRESETS[preset].model if preset in PEOPLE_PRESETS else None
 
 
 def is_for_people(model: str) -> bool:
     """Whether the head says who does what. Raises InputError, with the near ones, for a name that no head has."""
-    from vidtad.checkpoints import PERSON_HEADS
-    from vidtad.pipelines.training.recipes import RECIPES
+    from vidtad.heads.catalogue import PERSON_HEADS
+    from vidtad.heads.recipes import RECIPES
 
     names = [*RECIPES, *sorted(PERSON_HEADS)]
     if model not in names:
@@ -193,7 +203,7 @@ def is_for_people(model: str) -> bool:
 
 def bundle_file(name: str) -> Path:
     """The file behind `--start`: itself, or that of a bundle by its name, fetched where need be. Raises InputError."""
-    from vidtad.checkpoints import bundle_path, resolve_model
+    from vidtad.heads.catalogue import bundle_path, resolve_model
 
     if bundle_path(name) is None:
         resolve_model(name)
@@ -207,7 +217,7 @@ def train_people(
     options: Mapping[str, Any], videos: Path | None, start: str | None, val_fraction: float | None, progress: Show
 ) -> "PeopleTrained":
     """Train a detector of people; `options` are further fields of `PeopleJob`. Raises InputError, RunError."""
-    from vidtad.pipelines.people.training import PeopleJob, run_people_training
+    from vidtad.pipelines.train.person import PeopleJob, run_people_training
 
     if videos is None:
         raise InputError(f"--model {options['model']} learns from videos: pass --videos DIR")
@@ -236,8 +246,8 @@ def other_labels_told(annotations: Path, model: str, people: bool) -> Iterator[N
     try:
         yield
     except InputError as error:
+        from vidtad.formats.label_reading import read_labels
         from vidtad.formats.person_labels import read_person_labels
-        from vidtad.labels import read_labels
 
         try:
             if people:
@@ -292,7 +302,7 @@ def training_bar(*, quiet: bool) -> Iterator[Show]:
 
 def show(result: "Trained") -> None:
     """The scores, beside the published row where there is one, and what to do next."""
-    from vidtad.pipelines.training.report import blind_line, operating_line, published_table, trust
+    from vidtad.pipelines.train.report import blind_line, operating_line, published_table, trust
 
     for part, evaluation in result.scores.items():
         for finding in evaluation.findings:

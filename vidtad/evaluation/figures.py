@@ -9,7 +9,7 @@ import numpy as np
 
 from vidtad.errors import InputError
 from vidtad.evaluation.result import Evaluation
-from vidtad.files import atomic_write
+from vidtad.runtime.files import atomic_write
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -41,9 +41,7 @@ def target_size(height: int, width: int, resize: int | tuple[int, int], interpol
     return (resize, stretched) if height <= width else (stretched, resize)
 
 
-def resized(
-    rgb: np.ndarray, size: tuple[int, int], interpolation: str, device: torch.device = CPU
-) -> np.ndarray:
+def resized(rgb: np.ndarray, size: tuple[int, int], interpolation: str, device: torch.device = CPU) -> np.ndarray:
     """(H, W, 3) uint8 -> (*size, 3) uint8, or float32 in 0-255 for "float".
 
     `device` may be used to get there and changes nothing about the result.

@@ -12,8 +12,8 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
-from vidtad.device_memory import Parts
 from vidtad.extractors.base import ClipConvention, Extractor, TimedFrame, Wanted
+from vidtad.runtime.device_memory import Parts
 
 T = TypeVar("T")
 Prepare = Callable[[np.ndarray], np.ndarray]

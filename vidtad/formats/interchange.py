@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vidtad.errors import InputError
-from vidtad.files import write_text
 from vidtad.formats import ava_timeline, boris, columns_timeline, cvat, elan, labelstudio, srt, via3, webvtt
 from vidtad.formats.cvat import FrameTimes
 from vidtad.formats.document import named, read_text
 from vidtad.formats.shared import Videos, file_stems, only
+from vidtad.runtime.files import write_text
 from vidtad.timeline import FORMAT, Timeline, read_timeline
 
 

@@ -13,10 +13,10 @@ from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import SubElement
 
-from vidtad.files import fraction_of
 from vidtad.formats.document import refused
 from vidtad.formats.people import by_track, segments_of
 from vidtad.formats.shared import PERSON, Videos, assemble, labels_of, rate_of, stem_of, xml_safe
+from vidtad.runtime.files import fraction_of
 from vidtad.timeline import PersonBox, Segment, Timeline
 
 WHY = "Label Studio counts frames"

@@ -185,7 +185,7 @@ def _npz(path: Path) -> Mapping[str, Any]:
 
 
 def _pickle(path: Path) -> Mapping[str, Any]:
-    from vidtad.pickles import Refused, read_numpy_pickle
+    from vidtad.hub.pickles import Refused, read_numpy_pickle
 
     try:
         table = read_numpy_pickle(path.read_bytes())

@@ -10,7 +10,7 @@ from typing import Any
 
 from vidtad.errors import InputError
 from vidtad.formats.document import csv_rows
-from vidtad.labels.types import Gather
+from vidtad.formats.label_types import Gather
 
 
 def is_project(document: Any) -> bool:

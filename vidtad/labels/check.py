@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from vidtad.formats.label_types import Labels
 from vidtad.formats.tables import MILLISECOND, Annotations, Finding, Findings, distinct
-from vidtad.labels.types import Labels
 
 FEW = 10
 """Fewer segments of a class than this teach little."""

@@ -9,8 +9,8 @@ from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
 from vidtad.formats.document import named
+from vidtad.formats.label_types import Gather
 from vidtad.formats.shared import parse_xml
-from vidtad.labels.types import Gather
 
 
 def is_elan(text: str) -> bool:

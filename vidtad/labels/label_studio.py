@@ -7,7 +7,7 @@ set), whatever the video's own rate: the rate used is a finding, and can be give
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vidtad.labels.types import Gather
+from vidtad.formats.label_types import Gather
 
 FRAME_RATE = 25.0
 MOST_FRAMES = 1e15

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vidtad.labels.types import Gather
+from vidtad.formats.label_types import Gather
 
 CHOICES = {2, 3, 4}
 """Attribute types whose value is option keys (check boxes, radio buttons, a list); the others hold text."""

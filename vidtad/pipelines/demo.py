@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidtad.bundle import Bundle
-from vidtad.checkpoints import PERSON_HEADS, builtin_bundle
 from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation, evaluate_files
-from vidtad.files import write_json
 from vidtad.formats.shared import only
-from vidtad.pipelines.extraction import Progress, no_progress
-from vidtad.pipelines.motion import HEAD, LABEL
-from vidtad.pipelines.people.timelines import worker_for
-from vidtad.pipelines.timelines import Job, Worker
+from vidtad.heads.catalogue import PERSON_HEADS, builtin_bundle
+from vidtad.hub.bundle import Bundle
+from vidtad.pipelines.detect.motion import HEAD, LABEL
+from vidtad.pipelines.detect.person import worker_for
+from vidtad.pipelines.detect.worker import Job, Worker
+from vidtad.pipelines.extract.extraction import Progress, no_progress
+from vidtad.runtime.files import write_json
 from vidtad.synth import write_clips, write_people_clips
 from vidtad.timeline import Timeline, merge, write_timeline_json
 
@@ -104,7 +104,7 @@ def _detected(worker: Worker, clips: Path, names: Collection[str], out: Path, pr
 
 
 def _run_people(out: Path, bundle: Bundle, videos: int, device: str, progress: Progress, begun: float) -> DemoResult:
-    from vidtad.pipelines.people.detection import OWN, PeopleOptions
+    from vidtad.pipelines.detect.person_detector import OWN, PeopleOptions
 
     clips = out / "videos"
     truth = write_people_clips(clips, range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + videos))

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from vidtad.files import atomic_write, write_json, write_text
+from vidtad.runtime.files import atomic_write, write_json, write_text
 from vidtad.synth.spec import Action, Level, PersonTruth, Truth
 from vidtad.synth.write import encode, entry, video_id
 

@@ -8,7 +8,7 @@ import av
 import numpy as np
 
 from vidtad.errors import InputError
-from vidtad.files import atomic_write, write_json
+from vidtad.runtime.files import atomic_write, write_json
 from vidtad.synth.draw import render
 from vidtad.synth.spec import Level, Truth, level_of
 

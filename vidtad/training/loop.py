@@ -5,7 +5,7 @@
 `head` is anything with the members of `Head`: it owns the network, cuts its own batches, and says what
 the loss terms of a batch are. `schedule` is a `Schedule`. `folder` receives `checkpoint.pt` and `log.jsonl`;
 a second call with the same arguments continues where the first one was killed and follows the same loss
-curve. Heads: `vidtad.training.react.ReActHead`, `vidtad.training.actionformer.ActionFormerHead`.
+curve. Heads: `vidtad.heads.react.training.ReActHead`, `vidtad.heads.actionformer.training.ActionFormerHead`.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from vidtad.errors import InputError, RunError
 from vidtad.extractors.stream import prefetch
-from vidtad.files import atomic_write, write_text
+from vidtad.runtime.files import atomic_write, write_text
 from vidtad.training.distributed import Part, join, sum_gradients, sum_values, wait
 
 

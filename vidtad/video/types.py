@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vidtad.files import fraction_of
+from vidtad.runtime.files import fraction_of
 
 
 @dataclass(frozen=True)

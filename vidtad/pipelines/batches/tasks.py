@@ -6,13 +6,14 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vidtad.allocation import keep_freed_memory
 from vidtad.errors import InputError
 from vidtad.extractors import GIVEN, streams_of, with_streams
-from vidtad.pipelines.batches.away import Outputs, fetched, is_away, making, with_copies
-from vidtad.pipelines.batches.engines import Item, Part, ReportProgress, Work
-from vidtad.pipelines.batches.together import Together
-from vidtad.pipelines.extraction import (
+from vidtad.pipelines.batches.local import Item, Part, ReportProgress, Work
+from vidtad.pipelines.batches.pooling import Together
+from vidtad.pipelines.batches.staging import Outputs, fetched, is_away, making, with_copies
+from vidtad.pipelines.detect.person import bundle_for, worker_for
+from vidtad.pipelines.detect.worker import Job, TemporalWorker
+from vidtad.pipelines.extract.extraction import (
     Decoding,
     Extracted,
     Steps,
@@ -20,15 +21,14 @@ from vidtad.pipelines.extraction import (
     extract_in_steps,
     load_extractor,
 )
-from vidtad.pipelines.flow_pictures import FlowPictures, check_flow_from
-from vidtad.pipelines.people.timelines import bundle_for, worker_for
-from vidtad.pipelines.ranges import part_of_file
-from vidtad.pipelines.timelines import Job, TemporalWorker
-from vidtad.remote import shown
+from vidtad.pipelines.extract.flow_cache import FlowPictures, check_flow_from
+from vidtad.pipelines.extract.ranges import part_of_file
+from vidtad.runtime.malloc import keep_freed_memory
+from vidtad.runtime.remote import shown
 from vidtad.timeline import Timeline, parse_timeline
 
 if TYPE_CHECKING:
-    from vidtad.pipelines.people.detection import PeopleOptions
+    from vidtad.pipelines.detect.person_detector import PeopleOptions
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""A head a room: detector, decoding, training, recipe, conversion; `registry` is the only list of heads."""

@@ -1,0 +1,377 @@
+"""Detectors and checkpoints by name: what is published, what is on this machine, and which one a name means."""
+
+import dataclasses
+import difflib
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vidtad.errors import InputError, RunError, VidtadError
+from vidtad.heads.actionformer import convert as actionformer
+from vidtad.heads.person import convert as people
+from vidtad.heads.react.convert import bundle_from_react
+from vidtad.hub.bundle import Bundle, load_bundle, read_document, save_bundle
+from vidtad.hub.download import ReportProgress, cache_dir, checkpoint_path, fetch_checkpoint, record_path, verify
+from vidtad.hub.registry import CHECKPOINTS, Checkpoint
+from vidtad.runtime.files import atomic_write, sha256, write_text
+
+__all__ = [
+    "CHECKPOINTS",
+    "Added",
+    "Checkpoint",
+    "add",
+    "builtin_bundle",
+    "bundle_path",
+    "cache_dir",
+    "fetch",
+    "list_models",
+    "resolve_model",
+    "show",
+]
+
+BUILTIN_FOLDER = Path(__file__).parents[1] / "data"
+SUFFIX = ".safetensors"
+PREFERRED = {
+    "react": ("react-thumos14",),
+    "actionformer": ("actionformer-thumos14",),
+    "acar": ("acar-r101-ava-kinetics", "acar-r101-ava", "acar-r50-ava"),
+    "linear": ("slowfast-8x8-r50-ava", "slowfast-32x2-r101-ava2.2"),
+}
+"""Bundles that the bare name of a head means when they are here, best first."""
+PERSON_HEADS = frozenset({"linear", "acar", "acfb", "action-transformer"})
+
+CONVERTERS: dict[str, Callable[[Any, str], Bundle]] = {
+    "react-thumos14": lambda checkpoint, digest: bundle_from_react(checkpoint, "thumos14", sha256=digest),
+    **{id: actionformer.converter(id) for id in actionformer.RELEASED},
+    **{id: people.converter(id) for id in people.RELEASED},
+}
+"""Checkpoints that are whole detectors: (contents, SHA-256 of the file) -> bundle."""
+
+
+@dataclass(frozen=True)
+class Added:
+    """What `add` did: the name to use from now on, the file in the cache, sentences the user should see."""
+
+    name: str
+    path: Path
+    notes: tuple[str, ...] = ()
+
+
+def fetch(which: str | Checkpoint, *, progress: ReportProgress | None = None, offline: bool = False) -> Path:
+    """Verified file of a published checkpoint, downloaded into the cache when it is not there.
+
+    `progress` is called with (bytes done, bytes in all or None). Raises InputError for an unknown id, with the
+    near ones, and RunError, with the address and where to put the file by hand, when it cannot be had. A checkpoint
+    that is a whole detector gives its bundle.
+    """
+    checkpoint = _published(which) if isinstance(which, str) else which
+    if checkpoint.id in CONVERTERS and _bundle_path(checkpoint.id).is_file():
+        return _bundle_path(checkpoint.id)
+    path = fetch_checkpoint(checkpoint, progress=progress, offline=offline)
+    if checkpoint.id not in CONVERTERS:
+        return path
+    from vidtad.hub.reading import read_checkpoint
+
+    bundle = CONVERTERS[checkpoint.id](read_checkpoint(path), sha256(path))
+    return save_bundle(bundle, _bundle_path(checkpoint.id))
+
+
+def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
+    """The bundle that `--model name` means, and a sentence for the user when it is only the built-in one.
+
+    A path to a bundle; else a bundle added, fetched or trained under that name (the name of a head prefers its
+    published detector when that is here), or a built-in one of that very name; else a published detector with an
+    address, which is fetched; else the small built-in bundle of that head. Raises InputError for an unknown name, with
+    the near ones, for a published detector that has to be got by hand, and for a broken bundle; RunError for a failed
+    download.
+    """
+    text = str(name)
+    if _is_file(text):
+        return load_bundle(Path(text)), None
+    if text.endswith(SUFFIX) or "/" in text or os.sep in text or len(text) > 100:
+        raise InputError(f"{text[:300]}: no such bundle file")
+    path = _installed_path(text)
+    if path is not None:
+        return load_bundle(path), None
+    names = (text, *PREFERRED.get(text, ()))
+    hosted = next((id for id in names if id in CONVERTERS and CHECKPOINTS[id].url), None)
+    if hosted is not None and text not in _builtins():
+        return load_bundle(_fetched(hosted, text)), None
+    path = _builtin_path(text)
+    if path is not None:
+        bundle = load_bundle(path)
+        return bundle, _demonstration_notice(text, bundle) if bundle.demonstration else None
+    if text in PERSON_HEADS:
+        raise InputError(f"no {text} detector is on this machine: {_how_to_have(text)}")
+    if text in CHECKPOINTS:
+        checkpoint = CHECKPOINTS[text]
+        if text in CONVERTERS:
+            raise InputError(f"{text} is not on this machine: {_how_to_get(checkpoint)}")
+        raise InputError(f"{text} is a {checkpoint.task} checkpoint of {checkpoint.network}, not a detector bundle")
+    names_here = [*_bundles(), *_builtins(), *PREFERRED, *CONVERTERS]
+    raise InputError(f"no detector is called {text!r}{_near(text, names_here)}")
+
+
+def _fetched(hosted: str, name: str) -> Path:
+    try:
+        return fetch(hosted)
+    except RunError as error:
+        builtin = _builtin_path(name)
+        if builtin is None:
+            raise
+        hint = f"; `{builtin.stem}` is built in, a demonstration that knows generated classes only"
+        raise RunError(f"{error}{hint}") from error
+
+
+def bundle_path(name: str) -> Path | None:
+    """The file on this machine that `name` means: a bundle here, or a built-in one; else None.
+
+    The demonstration of a person-box head counts under its own name only, not under the head's: there, a dry run or
+    further training wants the published size.
+    """
+    if _is_file(name):
+        return Path(name)
+    return _installed_path(name) or (_builtins().get(name) if name in PERSON_HEADS else _builtin_path(name))
+
+
+def builtin_bundle(name: str) -> Bundle:
+    """The bundle shipped with the package for the head `name`. Raises InputError with the names there are."""
+    path = _builtin_path(name)
+    if path is None:
+        there = sorted({_document(path).get("head", "") for path in _builtins().values()} - {""})
+        raise InputError(f"no built-in detector is called {name!r}; there is {', '.join(there) or 'none'}")
+    return load_bundle(path)
+
+
+def add(path: Path, *, name: str | None = None) -> Added:
+    """Put a local file into the cache, verified: a detector bundle, or a checkpoint fetched by hand.
+
+    A bundle is kept under `name` (default: its own). A checkpoint is known by `name` (its id) or by its hash or
+    file name, must have the published hash where there is one, and must read as weights; one that is a whole
+    detector is turned into a bundle. Raises InputError for a file that is neither, or not the one it should be.
+    """
+    path = Path(path)
+    try:
+        document: Mapping[str, Any] | None = read_document(path)
+    except InputError:
+        if not path.is_file() or path.suffix == SUFFIX:
+            raise
+        document = None
+    if document is not None:
+        return _add_bundle(path, name)
+    digests = _digests(path)
+    checkpoint = _published(name) if name is not None else _recognise(path, digests)
+    _check_published(path, checkpoint, digests)
+    notes: tuple[str, ...] = ()
+    if not checkpoint.sha256 and not checkpoint.md5:
+        notes = (f"no hash of {checkpoint.id} is published: taken as it is, SHA-256 {digests['sha256']}",)
+    if checkpoint.task == "features":
+        return Added(checkpoint.id, path, (*notes, "these are features: verified and left where they are"))
+    from vidtad.hub.reading import LAYOUTS, read_checkpoint
+
+    if checkpoint.layout in LAYOUTS:
+        contents = read_checkpoint(path)
+        if checkpoint.id in CONVERTERS:
+            try:
+                bundle = CONVERTERS[checkpoint.id](contents, digests["sha256"])
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from error
+            return Added(checkpoint.id, save_bundle(bundle, _bundle_path(checkpoint.id)), notes)
+    target = checkpoint_path(checkpoint)
+    _copy(path, target)
+    write_text(record_path(target), digests["sha256"] + "\n")
+    verify(target, checkpoint)
+    return Added(checkpoint.id, target, notes)
+
+
+def list_models() -> list[dict[str, Any]]:
+    """One row a model: bundles here first, then what is published. Reads headers only.
+
+    Keys: name, kind (`bundle` or `checkpoint`), task, classes (how many), size (bytes), licence, cached (on this
+    machine), builtin, and `problem` for a file in the cache that is no sound bundle.
+    """
+    rows = {name: _bundle_row(name, path, builtin=True) for name, path in _builtins().items()}
+    rows |= {name: _bundle_row(name, path, builtin=False) for name, path in _bundles().items()}
+    for id, checkpoint in CHECKPOINTS.items():
+        if id in rows:
+            continue
+        path = checkpoint_path(checkpoint)
+        cached = path.is_file()
+        rows[id] = {
+            "name": id,
+            "kind": "checkpoint",
+            "task": checkpoint.task,
+            "classes": checkpoint.classes,
+            "size": path.stat().st_size if cached else checkpoint.size,
+            "licence": checkpoint.licence,
+            "cached": cached,
+            "builtin": False,
+        }
+    return list(rows.values())
+
+
+def show(name: str | Path) -> dict[str, Any]:
+    """Everything known of one model, as plain JSON values: of a bundle file, a bundle here, or what is published.
+
+    Raises InputError for an unknown name, with the near ones.
+    """
+    text = str(name)
+    path = Path(text) if _is_file(text) else _installed_path(text) or _builtin_path(text)
+    checkpoint = CHECKPOINTS.get(text)
+    shown: dict[str, Any] = {}
+    if path is not None:
+        shown = _bundle_row(text, path, builtin=path.parent == BUILTIN_FOLDER) | read_document(path)
+        shown |= {"path": str(path), "sha256": sha256(path)}
+    if checkpoint is not None:
+        published = dataclasses.asdict(checkpoint)
+        target = checkpoint_path(checkpoint)
+        published |= {"class_names": list(checkpoint.class_names), "how_to_get": _how_to_get(checkpoint)}
+        if shown:
+            return shown | {"published": published}
+        known_place = checkpoint.url is not None or target.is_file()
+        published |= {"kind": "checkpoint", "cached": target.is_file(), "path": str(target) if known_place else None}
+        return {"name": published.pop("id"), **published}
+    if not shown:
+        raise InputError(f"no model is called {text!r}{_near(text, [*_bundles(), *_builtins(), *CHECKPOINTS])}")
+    return shown
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long for a path, or not one at all
+        return False
+
+
+def _add_bundle(path: Path, name: str | None) -> Added:
+    bundle = load_bundle(path)
+    if name is not None and name != bundle.name:
+        bundle = dataclasses.replace(bundle, name=name)
+        return Added(name, save_bundle(bundle, _bundle_path(name)))
+    target = _bundle_path(bundle.name)
+    if not (target.exists() and target.samefile(path)):
+        _copy(path, target)
+    return Added(bundle.name, target)
+
+
+def _copy(path: Path, target: Path) -> None:
+    try:
+        with open(path, "rb") as source, atomic_write(target) as file:
+            while block := source.read(1 << 20):
+                file.write(block)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _digests(path: Path) -> dict[str, str]:
+    digests = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                for digest in digests.values():
+                    digest.update(block)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return {name: digest.hexdigest() for name, digest in digests.items()}
+
+
+def _recognise(path: Path, digests: Mapping[str, str]) -> Checkpoint:
+    for checkpoint in CHECKPOINTS.values():
+        if checkpoint.sha256 and digests["sha256"].startswith(checkpoint.sha256):
+            return checkpoint
+        if checkpoint.md5 == digests["md5"]:
+            return checkpoint
+    named = [checkpoint for checkpoint in CHECKPOINTS.values() if checkpoint.url and checkpoint.file_name == path.name]
+    if len(named) == 1:
+        return named[0]
+    raise InputError(f"{path}: not a bundle, and no published hash or name is its own; say which one it is with --as")
+
+
+def _check_published(path: Path, checkpoint: Checkpoint, digests: Mapping[str, str]) -> None:
+    for kind, expected in (("sha256", checkpoint.sha256), ("md5", checkpoint.md5)):
+        if expected and not digests[kind].startswith(expected):
+            raise InputError(
+                f"{path}: not {checkpoint.id} ({kind} {digests[kind][:16]}, published {expected}); get it again"
+            )
+
+
+def _published(id: str) -> Checkpoint:
+    if id in CHECKPOINTS:
+        return CHECKPOINTS[id]
+    raise InputError(f"no published checkpoint is called {id!r}{_near(id, CHECKPOINTS)}")
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), sorted(set(names)), n=3, cutoff=0.5)
+    return f"; did you mean {', '.join(close)}?" if close else "; see `vidtad models list`"
+
+
+def _how_to_get(checkpoint: Checkpoint) -> str:
+    if checkpoint.url is not None:
+        return f"run `vidtad models fetch {checkpoint.id}`"
+    return f"get {checkpoint.how_to_get or 'it by hand'}, then run `vidtad models add FILE --as {checkpoint.id}`"
+
+
+def _how_to_have(head: str) -> str:
+    published = next((id for id in PREFERRED.get(head, ()) if id in CONVERTERS), None)
+    if published is not None:
+        return f"{_how_to_get(CHECKPOINTS[published])}; --weights random makes a dry run"
+    return f"none was released, so train one (vidtad train --model {head}) and pass its file; --weights random dry-runs"
+
+
+def _demonstration_notice(name: str, bundle: Bundle) -> str:
+    real = next((id for id in PREFERRED.get(bundle.head, ()) if id in CONVERTERS), None)
+    remedy = f"; for the published detector {_how_to_get(CHECKPOINTS[real])}" if real else ""
+    if not real and bundle.head in PERSON_HEADS:
+        remedy = f"; none was released, so train one (vidtad train --model {bundle.head})"
+    return f"`{name}` is the built-in demonstration detector, which knows generated classes only{remedy}"
+
+
+def _bundle_path(name: str) -> Path:
+    return cache_dir() / "bundles" / f"{name}{SUFFIX}"
+
+
+def _bundles() -> dict[str, Path]:
+    return {path.stem: path for path in sorted((cache_dir() / "bundles").glob(f"*{SUFFIX}"))}
+
+
+def _installed_path(name: str) -> Path | None:
+    installed = _bundles()
+    return next((installed[id] for id in (name, *PREFERRED.get(name, ())) if id in installed), None)
+
+
+def _builtins() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(BUILTIN_FOLDER.glob(f"*{SUFFIX}"))}
+
+
+def _builtin_path(name: str) -> Path | None:
+    builtins = _builtins()
+    if name in builtins:
+        return builtins[name]
+    return next((path for path in builtins.values() if _document(path).get("head") == name), None)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        return read_document(path)
+    except VidtadError:
+        return {}
+
+
+def _bundle_row(name: str, path: Path, *, builtin: bool) -> dict[str, Any]:
+    document = _document(path)
+    classes = document.get("classes")
+    row = {
+        "name": name,
+        "kind": "bundle",
+        "task": "person detection" if document.get("head") in PERSON_HEADS else "temporal detection",
+        "classes": len(classes) if isinstance(classes, list) else None,
+        "size": path.stat().st_size,
+        "licence": document.get("licence"),
+        "cached": True,
+        "builtin": builtin,
+    }
+    return row if document else row | {"problem": "not a sound bundle"}

@@ -1,0 +1,1 @@
+"""Heads for what each person does: linear, ACAR, ACFB, Action Transformer."""

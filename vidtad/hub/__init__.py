@@ -1,0 +1,1 @@
+"""Published files as data: the table of them, download, reading, our one-file form."""

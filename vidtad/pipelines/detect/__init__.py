@@ -1,0 +1,1 @@
+"""Video or features -> timeline on disk."""

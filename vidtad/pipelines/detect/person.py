@@ -1,0 +1,80 @@
+"""One video to one timeline of people on disk, and the worker that fits a bundle."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vidtad.arrays import is_array
+from vidtad.errors import InputError
+from vidtad.heads.catalogue import PERSON_HEADS, bundle_path, resolve_model
+from vidtad.hub.bundle import Bundle
+from vidtad.pipelines.detect import motion
+from vidtad.pipelines.detect.worker import Job, TemporalWorker, Worker
+from vidtad.pipelines.extract.extraction import Progress
+from vidtad.timeline import Timeline
+from vidtad.video import probe
+
+if TYPE_CHECKING:
+    from vidtad.pipelines.detect.person_detector import PeopleOptions
+
+# Networks that look at people are imported where they are used: torchvision's operators take a second to import.
+
+
+class PeopleWorker(Worker):
+    """For heads that say who does what: videos only."""
+
+    def __init__(self, bundle: Bundle, job: Job, options: "PeopleOptions | None" = None, device: str = "cpu"):
+        from vidtad.pipelines.detect.person_detector import PeopleDetector, PeopleOptions
+
+        super().__init__(bundle, job, device)
+        options = options or PeopleOptions()
+        options = replace(options, weights=options.weights or job.weights)
+        self.detector = PeopleDetector(bundle, options, device, job.precision)
+
+    @property
+    def display_score(self) -> float:
+        """Score from which a table shows a segment."""
+        return max(self.job.min_score, self.detector.display_score)
+
+    def timeline(self, path: Path, progress: Progress) -> Timeline:
+        """As calling, for the one process that has claimed the output."""
+        job = self.job
+        if is_array(path):
+            raise InputError(f"{path}: {self.bundle.name} looks at people in videos, not at feature files")
+        probe(path, fps=job.decoding.assumed_fps)  # a clear sentence before anything is fetched
+        identity = self.detector.identity(path, job.decoding) | {"min_score": job.min_score}
+        return self.finished_or(path, identity, lambda: self._detect(path, identity, progress))
+
+    def _detect(self, path: Path, identity: Mapping[str, Any], progress: Progress) -> Timeline:
+        timeline = self.detector(path, self.job.decoding, progress, identity=identity)
+        least = self.job.min_score
+        kept = {name: tuple(s for s in found if s.score >= least) for name, found in timeline.results.items()}
+        return replace(timeline, results=kept)
+
+
+def bundle_for(model: str | Path, weights: str | None = None) -> tuple[Bundle, str | None]:
+    """As `checkpoints.resolve_model`; with random weights, the name of a person-box head that is not on this machine
+    means a network of the published size, for a dry run without any download.
+    """
+    head = str(model)
+    if weights is not None and head in PERSON_HEADS and bundle_path(head) is None:
+        from vidtad.heads.person.bundle import random_bundle, random_seed
+
+        seed = random_seed(weights)
+        if seed is not None:
+            return random_bundle(head, seed), None
+    return resolve_model(model)
+
+
+def worker_for(bundle: Bundle, job: Job, options: "PeopleOptions | None" = None, device: str = "cpu") -> Worker:
+    """The worker for this bundle's head. `options` are for heads that say who does what: InputError with others."""
+    if bundle.head in PERSON_HEADS:
+        return PeopleWorker(bundle, job, options, device)
+    if options is not None:
+        raise InputError(
+            f"detector {bundle.name} says what happens when, not who does it: leave out options about people"
+        )
+    if bundle.head == motion.HEAD:
+        return motion.MotionWorker(bundle, job)
+    return TemporalWorker(bundle, job, device)

@@ -1,1 +1,0 @@
-"""From video to people with boxes and actions: detection, tracks, ensembles, training."""

@@ -1,0 +1,145 @@
+"""Scores of a bundle on held-out videos, in memory: during training, and at its end."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from torch import Tensor, nn
+
+from vidtad.evaluation import Evaluation, Extras
+from vidtad.evaluation.files import add_extras
+from vidtad.evaluation.protocols import Protocol
+from vidtad.evaluation.scoring import evaluate
+from vidtad.features import Features
+from vidtad.formats.label_types import Labels
+from vidtad.formats.tables import Annotations, Predictions
+from vidtad.heads.react.training import TrainingVideo
+from vidtad.hub.bundle import Bundle
+from vidtad.labels import Check
+from vidtad.pipelines.detect.temporal import detect_features, load_detector
+from vidtad.pipelines.fuse.segments import VideoScores, fuse_timeline
+from vidtad.pipelines.train.data import Split
+from vidtad.pipelines.train.mistakes import best_operating_point, blind_predictions
+from vidtad.pipelines.train.report import Outcome
+from vidtad.training.plan import Facts, Plan
+
+KEPT = ("protocol", "average_mAP", "mAP", "tiou_thresholds", "videos", "instances", "ap", "bootstrap")
+"""Entries of an evaluation that a bundle keeps."""
+SAMPLES = 300
+"""Resamplings of the videos for the interval of a score."""
+ROUNDS = 10
+"""How often validation is scored within a run."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """What is trained on and scored on: labels cut to what is there, features, split, classes.
+
+    `video_scores`: class scores of whole videos, which then name what the head finds; `labels` are what is scored on.
+    """
+
+    labels: Labels
+    features: Mapping[str, Features]
+    split: Split
+    classes: tuple[str, ...]
+    training: list[TrainingVideo]
+    facts: Facts
+    video_scores: VideoScores | None = None
+    geometric: bool = True
+
+    def truth(self, names: tuple[str, ...]) -> Annotations:
+        """Annotations of these videos alone."""
+        table = self.labels.table
+        inside = np.isin(np.array(table.videos), names)
+        kept = table.select(inside[table.video])
+        return replace(
+            kept,
+            videos=tuple(name for name in table.videos if name in names),
+            subset=(),
+            duration=table.duration[inside],
+            video=(np.cumsum(inside) - 1)[kept.video],
+        )
+
+
+class Scorer:
+    """Scores weights on the validation videos, `ROUNDS` times in a run of `epochs`.
+
+    `bundle_of` puts head weights into a bundle. `epoch` is kept up to date by who watches the loop.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        bundle_of: Callable[[Mapping[str, Tensor]], Bundle],
+        protocol: Protocol,
+        epochs: int,
+        device: str,
+    ):
+        self.data, self.bundle_of, self.protocol, self.epochs, self.device = data, bundle_of, protocol, epochs, device
+        self.epoch = -1
+        self.every = max(1, epochs // ROUNDS)
+
+    def __call__(self, network: nn.Module) -> Mapping[str, float]:
+        """Average mAP; nothing in the epochs between, and in the last, which is scored when all is done."""
+        if (self.epoch + 1) % self.every or self.epoch + 1 == self.epochs:
+            return {}
+        result, _ = self.score(self.bundle_of(network.state_dict()), self.data.split.validation)
+        return {"average_mAP": result.average_mAP}
+
+    def score(self, bundle: Bundle, names: tuple[str, ...]) -> tuple[Evaluation, Predictions]:
+        """Scores of a bundle on some videos, and what it found in them."""
+        detector = load_detector(bundle, self.device)
+        rows = []
+        for name in names:
+            found = detect_features(self.data.features[name], detector, name)
+            if self.data.video_scores is not None:
+                found = fuse_timeline(found, self.data.video_scores, geometric=self.data.geometric)
+            rows += [(name, s.label, s.start_s, s.end_s, s.score) for s in found.results[name]]
+        predictions = Predictions.from_rows(rows)
+        return evaluate(self.data.truth(names), predictions, self.protocol), predictions
+
+    def final(self, bundle: Bundle, names: tuple[str, ...]) -> tuple[Evaluation, Predictions]:
+        """The same with an interval of the score, where the protocol has one."""
+        result, predictions = self.score(bundle, names)
+        if self.protocol.kind != "temporal" or len(names) < 2:
+            return result, predictions
+        extras = Extras(bootstrap=SAMPLES, proposals=False)
+        return add_extras(result, self.data.truth(names), predictions, (), extras), predictions
+
+    def blind(self, names: tuple[str, ...]) -> float:
+        """Average mAP of a detector that never looks at a video."""
+        table = replace(self.data.labels.table, subset=())
+        found = blind_predictions(table, self.data.split.train, names)
+        return evaluate(self.data.truth(names), found, self.protocol).average_mAP
+
+
+def final_outcome(bundle: Bundle, data: Data, plan: Plan, scorer: Scorer, check: Check) -> Outcome:
+    """The bundle with its scores and the display score chosen on validation, and what the report shows."""
+    scores: dict[str, Evaluation] = {}
+    predictions = truth = operating = None
+    decoding = dict(plan.decoding)
+    if data.split.validation:
+        scores["validation"], predictions = scorer.final(bundle, data.split.validation)
+        truth = data.truth(data.split.validation)
+        operating = best_operating_point(truth, predictions, scorer.protocol)
+        decoding |= {} if operating is None else {"display_score": operating.score}
+    if data.split.test:
+        scores["test"], _ = scorer.final(bundle, data.split.test)
+    recorded = {
+        part: {key: value for key, value in result.to_json().items() if key in KEPT} for part, result in scores.items()
+    }
+    blind = {part: scorer.blind(getattr(data.split, part)) for part in scores}
+    for part, score in blind.items():
+        recorded[part]["average_mAP_without_looking"] = score
+    return Outcome(
+        bundle=replace(bundle, decoding=decoding, scores=recorded),
+        split=data.split,
+        scores=scores,
+        protocol=scorer.protocol,
+        check=check,
+        plan=plan,
+        truth=truth,
+        predictions=predictions,
+        operating=operating,
+        blind=blind,
+    )

@@ -1,0 +1,1 @@
+"""Timelines back onto video: report, overlay, clips."""
