@@ -99,10 +99,10 @@ def detector(head: str, precision: str = "float32") -> Any:
     """A detector of released size with seeded weights."""
     import torch
 
+    from vidtad.heads.registry import load_detector
     from vidtad.hub.bundle import Bundle
     from vidtad.models.actionformer import ActionFormer
     from vidtad.models.react import ReAct
-    from vidtad.pipelines.detect.temporal import load_detector
 
     torch.manual_seed(0)
     network = ActionFormer() if head == "actionformer" else ReAct()

@@ -182,11 +182,11 @@ def detector(bench: Bench, head: str, precision: str) -> Any:
     """A temporal detector of released size (or a tiny one) with seeded weights."""
     import torch
 
+    from vidtad.heads.registry import load_detector
     from vidtad.hub.bundle import Bundle
     from vidtad.models.actionformer import ActionFormer
     from vidtad.models.actionformer_config import ActionFormerConfig
     from vidtad.models.react import ReAct, ReActConfig
-    from vidtad.pipelines.detect.temporal import load_detector
 
     torch.manual_seed(0)
     width = bench.sizes.width

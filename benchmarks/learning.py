@@ -46,16 +46,17 @@ from vidtad.evaluation.scoring import evaluate
 from vidtad.formats.tables import Annotations, Predictions
 from vidtad.heads.actionformer.detector import predict_points
 from vidtad.heads.actionformer.training import ActionFormerHead, ActionFormerSequences
+from vidtad.heads.react.decoding import REACT as RELEASED
+from vidtad.heads.react.decoding import react_detections
 from vidtad.heads.react.training import ReActHead, ReActWindows
+from vidtad.heads.react.windows import react_windows
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.actionformer_losses import LossConfig
 from vidtad.models.react import ReAct, ReActConfig
-from vidtad.postprocess import REACT as RELEASED
-from vidtad.postprocess import Detections, Nms, point_candidates, react_detections, soft_nms
+from vidtad.postprocess import Detections, Nms, point_candidates, soft_nms
 from vidtad.training.loop import Schedule, train
 from vidtad.training.video import TrainingVideo
-from vidtad.windows import react_windows
 
 ROWS, CHANNELS, SIGNALS = 160, 16, 3
 HEIGHT, STYLE = (1.5, 3.5), 0.4

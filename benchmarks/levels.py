@@ -18,8 +18,8 @@ import torch
 from vidtad.evaluation import evaluate_files
 from vidtad.heads.catalogue import builtin_bundle
 from vidtad.pipelines.demo import FIRST_UNSEEN_SEED
+from vidtad.pipelines.detect.dispatch import worker_for
 from vidtad.pipelines.detect.motion import HEAD, LABEL
-from vidtad.pipelines.detect.person import worker_for
 from vidtad.pipelines.detect.worker import Job
 from vidtad.runtime.files import write_json
 from vidtad.synth import write_clips

@@ -24,12 +24,13 @@ from vidtad.extractors import PRESETS, ClipExtractor, build
 from vidtad.features import Features
 from vidtad.heads.actionformer.training import ActionFormerHead, ActionFormerSequences
 from vidtad.heads.react.training import ReActHead, ReActWindows
+from vidtad.heads.registry import load_detector
 from vidtad.hub.bundle import Bundle, save_bundle
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.react import ReAct, ReActConfig
 from vidtad.models.tiny3d import EVERY, FEATURES, Tiny3D
-from vidtad.pipelines.detect.temporal import detect_features, load_detector
+from vidtad.pipelines.detect.temporal import detect_features
 from vidtad.pipelines.extract.extraction import LoadedExtractor, digest, extract_file
 from vidtad.synth import CLASSES, write_clips
 from vidtad.timeline import Timeline, merge, write_timeline_json

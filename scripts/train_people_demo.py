@@ -19,13 +19,14 @@ from typing import Any
 import torch
 
 from vidtad.extractors.person_presets import TRUNKS
+from vidtad.heads.person.job import PeopleJob
 from vidtad.heads.person.training import Augmentation
 from vidtad.hub.bundle import Bundle, load_bundle, save_bundle
 from vidtad.models.acar import AcarConfig
 from vidtad.models.acfb import REPORTED
 from vidtad.models.action_transformer import ActionTransformerConfig
 from vidtad.models.roi import LinearConfig
-from vidtad.pipelines.train.person import PeopleJob, run_people_training
+from vidtad.pipelines.train.person import run_people_training
 from vidtad.synth import write_people_clips
 from vidtad.training.loop import Schedule
 

@@ -6,17 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vidtad.postprocess import (
-    REACT,
-    Detections,
-    Nms,
-    fuse_video_scores,
-    react_candidates,
-    react_detections,
-    soft_nms,
-    suppress,
-    vote,
-)
+from vidtad.heads.react.decoding import REACT, react_candidates, react_detections
+from vidtad.postprocess import Detections, Nms, fuse_video_scores, soft_nms, suppress, vote
 
 
 def slow_soft_nms(segments, scores, rule: Nms) -> tuple[list[int], list[float]]:

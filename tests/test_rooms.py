@@ -12,32 +12,20 @@ import vidtad
 ROOT = Path(vidtad.__file__).parent
 HEAVY = {"torch", "torchvision", "cv2", "av", "scipy", "numpy", "matplotlib", "ray"}
 
-# Room -> the vidtad modules it must never import. Everything not named is allowed.
-FORBIDDEN = {
-    "models": {"video", "features", "timeline", "weights", "checkpoints", "bundle", "files", "extractors", "pipelines",
-               "cli", "evaluation", "formats", "synth"},
-    "video": {"models", "extractors", "pipelines", "cli", "features", "timeline", "weights", "bundle", "evaluation"},
-    "extractors": {"pipelines", "cli", "timeline", "evaluation", "formats", "files", "weights", "checkpoints", "bundle",
-                   "video"},
-    "evaluation": {"models", "extractors", "pipelines", "cli", "video", "weights", "bundle"},
-    "formats": {"models", "extractors", "pipelines", "cli", "video", "bundle", "evaluation"},
-    "labels": {"models", "extractors", "pipelines", "cli", "video", "features", "weights", "bundle", "evaluation"},
-    "synth": {"models", "extractors", "pipelines", "cli", "features", "weights", "bundle", "evaluation"},
-    "pipelines": {"cli"},
-    "training": {"pipelines", "cli", "formats", "labels", "evaluation", "weights", "checkpoints", "bundle", "timeline"},
-    "flow": {"extractors", "pipelines", "cli", "video", "files", "weights", "checkpoints", "bundle", "timeline"},
-    "report": {"models", "extractors", "pipelines", "cli", "weights", "checkpoints", "bundle", "evaluation"},
-    "geometry.py": {"*"},
-    "postprocess.py": {"*"},
-    "windows.py": {"*"},
-    "errors.py": {"*"},
-    "features.py": {"models", "extractors", "pipelines", "cli", "weights", "bundle", "evaluation"},
-    "timeline.py": {"models", "extractors", "pipelines", "cli", "weights", "bundle", "evaluation", "features"},
-    "files.py": {"models", "extractors", "pipelines", "cli", "video", "features", "weights", "bundle", "evaluation"},
-    "weights.py": {"models", "extractors", "pipelines", "cli", "video", "features", "timeline", "evaluation"},
-    "bundle.py": {"models", "extractors", "pipelines", "cli", "video", "features", "timeline", "evaluation"},
-}  # fmt: skip
-ALLOWED_ALWAYS = {"errors", "geometry"}
+# From the ground up. A module imports from floors below its own, and from its own room; imports inside functions count.
+FLOORS = (
+    {"errors", "geometry", "postprocess", "windows", "progress", "plugins"},
+    {"runtime", "models"},
+    {"hub", "flow", "video", "synth"},
+    {"extractors", "timeline"},
+    {"formats"},
+    {"arrays", "evaluation", "labels", "render", "training"},
+    {"features", "heads"},
+    {"pipelines"},
+    {"api", "cli"},
+    {"__init__", "__main__"},
+)
+FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
 
 
 def imports(path: Path, top_level_only: bool = False) -> set[str]:
@@ -62,20 +50,42 @@ def imports(path: Path, top_level_only: bool = False) -> set[str]:
     return found
 
 
-def files_of(room: str) -> list[Path]:
-    place = ROOT / room
-    return [place] if place.suffix else sorted(place.rglob("*.py"))
+def room_of(path: Path) -> str:
+    """The folder at the top of the package that a file lies in, or the file's own name."""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("room", FORBIDDEN)
-def test_imports_stay_in_their_room(room: str) -> None:
-    own = room.removesuffix(".py")
-    files = files_of(room)
-    assert files, f"no such room: {room}"
-    for path in files:
-        rooms = {name.split(".")[1] for name in imports(path) if name.startswith("vidtad.")} - {own} - ALLOWED_ALWAYS
-        wrong = rooms if "*" in FORBIDDEN[room] else rooms & FORBIDDEN[room]
-        assert not wrong, f"{path.relative_to(ROOT)} imports vidtad.{min(wrong)}"
+def climbs(path: Path) -> list[str]:
+    """What a file imports from its own floor or above, other than from its own room."""
+    own = room_of(path)
+    rooms = {name.split(".")[1] for name in imports(path) if name.startswith("vidtad.")} - {own, "__version__"}
+    return sorted(room for room in rooms if FLOOR_OF.get(room, len(FLOORS)) >= FLOOR_OF[own])
+
+
+def test_every_module_stands_on_a_floor() -> None:
+    for path in sorted(ROOT.rglob("*.py")):
+        assert room_of(path) in FLOOR_OF, f"{path.relative_to(ROOT)} stands on no floor: name its room in FLOORS"
+
+
+def test_every_room_of_the_floors_is_there() -> None:
+    assert {room_of(path) for path in ROOT.rglob("*.py")} == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("room", FLOOR_OF)
+def test_a_module_imports_from_floors_below_its_own(room: str) -> None:
+    for path in sorted(ROOT.rglob("*.py")):
+        if room_of(path) == room:
+            assert not climbs(path), f"{path.relative_to(ROOT)} imports vidtad.{climbs(path)[0]}, no floor below"
+
+
+def test_an_import_upward_is_seen_inside_a_function_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    (tmp_path / "models").mkdir()
+    path = tmp_path / "models" / "x.py"
+    path.write_text("def f():\n    from vidtad.pipelines import demo\n")
+    assert climbs(path) == ["pipelines"]
+    path.write_text("def f():\n    from vidtad.errors import InputError\n")
+    assert climbs(path) == []
 
 
 @pytest.mark.parametrize("library", ["typer", "rich", "click"])
@@ -115,6 +125,12 @@ def test_help_imports_nothing_heavy() -> None:
     script = "import sys, vidtad.cli; print(*sorted(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not HEAVY & {name.split(".")[0] for name in loaded}
+
+
+def test_the_list_of_heads_imports_no_torch() -> None:
+    script = "import sys, vidtad.heads.registry; list(vidtad.heads.registry.HEADS); print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "cv2", "av"} & {name.split(".")[0] for name in loaded}
 
 
 def test_temporal_detection_does_not_wait_for_torchvision() -> None:

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation, evaluate_files
 from vidtad.features import Features
-from vidtad.heads.catalogue import PERSON_HEADS
 from vidtad.heads.person.options import PeopleOptions
-from vidtad.pipelines.detect.person import bundle_for, worker_for
+from vidtad.heads.registry import head_named
+from vidtad.pipelines.detect.dispatch import bundle_for, worker_for
 from vidtad.pipelines.detect.worker import Job
 from vidtad.pipelines.extract.extraction import Decoding, extract_file, load_extractor
 from vidtad.runtime.devices import pick_device
@@ -94,10 +94,11 @@ def train(
     `bundle`, `path`, `log` and `scores`. A second call goes on where the first one stopped. Raises InputError for
     anything unusable, RunError for failed work.
     """
-    from vidtad.pipelines.train.person import PeopleJob, run_people_training
+    from vidtad.heads.person.job import PeopleJob
+    from vidtad.pipelines.train.person import run_people_training
     from vidtad.pipelines.train.temporal import TrainingJob, run_training
 
-    kind = PeopleJob if model in PERSON_HEADS else TrainingJob
+    kind = PeopleJob if head_named(model).tells_who else TrainingJob
     unknown = sorted(options.keys() - {field.name for field in fields(kind)})
     if unknown:
         raise InputError(f"training {model} takes no option {unknown[0]!r}")

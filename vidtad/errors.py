@@ -3,6 +3,8 @@
 A message is one sentence that names the thing (path, option, class), what is wrong with it, and the way out.
 """
 
+from collections.abc import Iterable
+
 
 class VidtadError(Exception):
     """Base of every error whose message is meant for the user."""
@@ -19,6 +21,21 @@ class RunError(VidtadError):
 def first_line(error: BaseException) -> str:
     """What an error of a library says, in one line of at most 200 characters; its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def unknown(kind: str, name: str, known: Iterable[str], where: str = "") -> str:
+    """The sentence for a mistyped `name` of a `kind` ("extractor"): the near ones of `known`, else all of them.
+
+    `where`: where all of them are listed, for tables too long for a sentence.
+    """
+    import difflib
+
+    names = list(dict.fromkeys(known))
+    near = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    if near:
+        return f"no {kind} is called {name!r}; did you mean {' or '.join(near)}?"
+    listed = where or f"there is {', '.join(sorted(names)) or 'none'}"
+    return f"no {kind} is called {name!r}; {listed}"
 
 
 def out_of_memory(error: BaseException) -> bool:

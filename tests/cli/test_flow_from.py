@@ -21,7 +21,7 @@ from vidtad.features import load_features
 from vidtad.hub.bundle import Bundle, load_bundle, save_bundle
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
-from vidtad.pipelines.detect.person import bundle_for, worker_for
+from vidtad.pipelines.detect.dispatch import bundle_for, worker_for
 from vidtad.pipelines.detect.worker import Job
 from vidtad.pipelines.extract.flow_cache import FlowPictures
 from vidtad.timeline import read_timeline

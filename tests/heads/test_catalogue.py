@@ -237,7 +237,7 @@ def test_add_the_authors_react(tmp_path):
 
 
 def test_the_converted_react_runs(tmp_path):
-    from vidtad.pipelines.detect.temporal import load_detector
+    from vidtad.heads.registry import load_detector
 
     react_checkpoint(tmp_path / "a.pth")
     detector = load_detector(load_bundle(add(tmp_path / "a.pth", name="react-thumos14").path))

@@ -11,7 +11,7 @@ import pytest
 
 from vidtad.errors import InputError, RunError
 from vidtad.hub import download as downloads
-from vidtad.hub.download import cache_dir, checkpoint_path, fetch_checkpoint, record_path
+from vidtad.hub.download import cache_dir, checkpoint_path, fetch, record_path
 from vidtad.hub.registry import Checkpoint
 
 BODY = bytes(range(256)) * 4096
@@ -107,19 +107,19 @@ def left_over(path):
 
 def test_good_then_cached(served):
     steps = []
-    path = fetch_checkpoint(checkpoint(served), progress=lambda done, total: steps.append((done, total)))
+    path = fetch(checkpoint(served), progress=lambda done, total: steps.append((done, total)))
     assert path == cache_dir() / "checkpoints" / "net" / "weights.pth"
     assert path.read_bytes() == BODY
     assert steps[0] == (0, len(BODY)) and steps[-1] == (len(BODY), len(BODY))
     assert record_path(path).read_text() == HASH + "\n"
     assert left_over(path) == set()
-    assert fetch_checkpoint(checkpoint(served), offline=True) == path
+    assert fetch(checkpoint(served), offline=True) == path
     assert served.requests == [None]
 
 
 def test_wrong_hash_is_not_kept(served):
     with pytest.raises(RunError, match=r"not the published file.*by hand and put it at .*weights\.pth") as caught:
-        fetch_checkpoint(checkpoint(served, sha256="00" * 32))
+        fetch(checkpoint(served, sha256="00" * 32))
     assert served.url in str(caught.value)
     path = checkpoint_path(checkpoint(served))
     assert not path.exists() and left_over(path) == set()
@@ -127,33 +127,33 @@ def test_wrong_hash_is_not_kept(served):
 
 def test_without_a_published_hash_the_first_one_is_kept_to(served):
     trusting = checkpoint(served, sha256=None)
-    path = fetch_checkpoint(trusting)
+    path = fetch(trusting)
     assert record_path(path).read_text() == HASH + "\n"
-    assert fetch_checkpoint(trusting) == path
+    assert fetch(trusting) == path
     path.write_bytes(BODY[:-1])
     with pytest.raises(RunError, match="changed since it came"):
-        fetch_checkpoint(trusting)
+        fetch(trusting)
 
 
 def test_a_damaged_cached_file_is_not_handed_out(served):
-    path = fetch_checkpoint(checkpoint(served))
+    path = fetch(checkpoint(served))
     path.write_bytes(b"x" + BODY[1:])
     with pytest.raises(RunError, match="damaged or another file"):
-        fetch_checkpoint(checkpoint(served))
+        fetch(checkpoint(served))
 
 
 def test_a_file_put_there_by_hand_is_verified_and_used(served):
     path = checkpoint_path(checkpoint(served))
     path.parent.mkdir(parents=True)
     path.write_bytes(BODY)
-    assert fetch_checkpoint(checkpoint(served), offline=True) == path
+    assert fetch(checkpoint(served), offline=True) == path
     assert record_path(path).read_text() == HASH + "\n"
     assert served.requests == []
 
 
 def test_cut_off_goes_on_where_it_stopped(served):
     served.cut_after = [300_000]
-    path = fetch_checkpoint(checkpoint(served))
+    path = fetch(checkpoint(served))
     assert path.read_bytes() == BODY
     assert served.requests == [None, "bytes=300000-"]
     assert left_over(path) == set()
@@ -162,46 +162,46 @@ def test_cut_off_goes_on_where_it_stopped(served):
 def test_cut_off_every_time_keeps_what_came_for_the_next_run(served):
     served.cut_after = [1000, 1000, 1000]
     with pytest.raises(RunError, match=rf"cut off after 3000 of {len(BODY)} bytes"):
-        fetch_checkpoint(checkpoint(served))
+        fetch(checkpoint(served))
     path = checkpoint_path(checkpoint(served))
     assert not path.exists()
-    assert fetch_checkpoint(checkpoint(served)).read_bytes() == BODY
+    assert fetch(checkpoint(served)).read_bytes() == BODY
     assert served.requests[-1] == "bytes=3000-"
 
 
 def test_a_file_that_changed_on_the_server_comes_whole(served):
     served.cut_after = [1000, 1000, 1000]
     with pytest.raises(RunError):
-        fetch_checkpoint(checkpoint(served, sha256=None))
+        fetch(checkpoint(served, sha256=None))
     served.body, served.etag = BODY[::-1], '"two"'
-    assert fetch_checkpoint(checkpoint(served, sha256=None)).read_bytes() == BODY[::-1]
+    assert fetch(checkpoint(served, sha256=None)).read_bytes() == BODY[::-1]
     assert served.requests[-1] == "bytes=3000-"
 
 
 def test_a_server_without_ranges_sends_all_again(served):
     served.cut_after, served.ranges = [1000], False
-    assert fetch_checkpoint(checkpoint(served)).read_bytes() == BODY
+    assert fetch(checkpoint(served)).read_bytes() == BODY
 
 
 def test_without_a_mark_of_the_version_nothing_is_joined_unverified(served):
     served.cut_after, served.etag = [1000], ""
-    assert fetch_checkpoint(checkpoint(served, sha256=None)).read_bytes() == BODY
+    assert fetch(checkpoint(served, sha256=None)).read_bytes() == BODY
     assert served.requests == [None, None]
 
 
 def test_a_complete_leftover_is_fetched_anew(served):
     served.announce, served.cut_after = len(BODY) + 10, []
     with pytest.raises(RunError, match=r"cut off|416"):
-        fetch_checkpoint(checkpoint(served))
+        fetch(checkpoint(served))
     served.announce = None
-    assert fetch_checkpoint(checkpoint(served)).read_bytes() == BODY
+    assert fetch(checkpoint(served)).read_bytes() == BODY
 
 
 @pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/x", "data:,hello", "FILE:/etc/hostname"])
 def test_redirects_off_the_web_are_refused(served, target):
     served.redirect = target
     with pytest.raises(RunError, match=r"redirected to .*not followed"):
-        fetch_checkpoint(checkpoint(served, sha256=None))
+        fetch(checkpoint(served, sha256=None))
     assert not checkpoint_path(checkpoint(served)).exists()
     assert served.requests == [None]
 
@@ -212,7 +212,7 @@ def test_redirects_on_the_web_are_followed(served):
     threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
     served.redirect = f"http://127.0.0.1:{other.server_port}/elsewhere"
     try:
-        assert fetch_checkpoint(checkpoint(served)).read_bytes() == BODY
+        assert fetch(checkpoint(served)).read_bytes() == BODY
     finally:
         other.shutdown()
         other.server_close()
@@ -221,60 +221,60 @@ def test_redirects_on_the_web_are_followed(served):
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://host/file.pth", "weights.pth", "http:///x"])
 def test_addresses_off_the_web_are_refused(served, url):
     with pytest.raises(InputError, match="not a web address"):
-        fetch_checkpoint(checkpoint(served, url=url))
+        fetch(checkpoint(served, url=url))
 
 
 def test_a_web_page_is_no_file(served):
     served.content_type = "text/html; charset=utf-8"
     with pytest.raises(RunError, match="a web page came"):
-        fetch_checkpoint(checkpoint(served))
+        fetch(checkpoint(served))
 
 
 @pytest.mark.parametrize(("status", "tries"), [(404, 1), (403, 1), (503, 3)])
 def test_refusals_name_the_status(served, status, tries):
     served.status = status
     with pytest.raises(RunError, match=f"answered {status}.*by hand"):
-        fetch_checkpoint(checkpoint(served))
+        fetch(checkpoint(served))
     assert served.requests == [None] * tries
 
 
 def test_no_network(served):
     with pytest.raises(RunError, match=r"127\.0\.0\.1:1/.*cannot be reached.*put it at"):
-        fetch_checkpoint(checkpoint(served, url="http://127.0.0.1:1/weights.pth"))
+        fetch(checkpoint(served, url="http://127.0.0.1:1/weights.pth"))
 
 
 def test_offline(served):
     with pytest.raises(RunError, match=r"fetching is off.*by hand and put it at"):
-        fetch_checkpoint(checkpoint(served), offline=True)
+        fetch(checkpoint(served), offline=True)
     assert served.requests == []
 
 
 def test_without_an_address(served):
     with pytest.raises(RunError, match=r"get it from the moon, then run `vidtad models add FILE --as net`"):
-        fetch_checkpoint(checkpoint(served, url=None, how_to_get="it from the moon"))
+        fetch(checkpoint(served, url=None, how_to_get="it from the moon"))
 
 
 def test_more_than_announced_or_allowed(served, monkeypatch):
     monkeypatch.setattr(downloads, "MAX_BYTES", 1000)
     with pytest.raises(RunError, match="more than 1000 are not fetched"):
-        fetch_checkpoint(checkpoint(served))
+        fetch(checkpoint(served))
 
 
 def test_no_room_is_said_before_anything_comes(served, monkeypatch):
     monkeypatch.setattr(downloads.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
     with pytest.raises(RunError, match="but 10 free"):
-        fetch_checkpoint(checkpoint(served))
+        fetch(checkpoint(served))
 
 
 FULL_DISK = """
 import resource, signal, sys
-from vidtad.hub.download import fetch_checkpoint
+from vidtad.hub.download import fetch
 from vidtad.errors import RunError
 from vidtad.hub.registry import Checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    fetch_checkpoint(Checkpoint("net", "classification", "plain", "net", "test", url=sys.argv[1]))
+    fetch(Checkpoint("net", "classification", "plain", "net", "test", url=sys.argv[1]))
 except RunError as error:
     sys.exit(str(error))
 """
@@ -290,10 +290,10 @@ def test_a_disk_that_fills_up_is_one_sentence(served):
 
 ONE_FETCH = """
 import sys
-from vidtad.hub.download import fetch_checkpoint
+from vidtad.hub.download import fetch
 from vidtad.hub.registry import Checkpoint
 checkpoint = Checkpoint("net", "classification", "plain", "net", "test", url=sys.argv[1], sha256=sys.argv[2])
-print(fetch_checkpoint(checkpoint))
+print(fetch(checkpoint))
 """
 
 
@@ -312,7 +312,7 @@ def test_two_processes_at_once_take_turns(served):
 
 def test_threads_at_once_take_turns(served):
     found = []
-    threads = [threading.Thread(target=lambda: found.append(fetch_checkpoint(checkpoint(served)))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: found.append(fetch(checkpoint(served)))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -10,16 +10,9 @@ import numpy as np
 import torch
 
 from tests.parity import seeded
-from vidtad.postprocess import (
-    REACT,
-    Detections,
-    Nms,
-    react_candidates,
-    react_detections,
-    soft_nms,
-    suppress,
-)
-from vidtad.windows import react_windows
+from vidtad.heads.react.decoding import REACT, react_candidates, react_detections
+from vidtad.heads.react.windows import react_windows
+from vidtad.postprocess import Detections, Nms, soft_nms, suppress
 
 Manifest = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]

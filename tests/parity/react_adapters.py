@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.parity import seeded
+from vidtad.heads.react.windows import react_windows, retain
 from vidtad.models.deformable import DeformableAttention, deformable_sample
 from vidtad.models.loading import load_exactly
 from vidtad.models.react import ReAct, ReActConfig, ReActOutput, load_released
@@ -24,7 +25,6 @@ from vidtad.models.react_losses import (
     match_cost,
     roi_align,
 )
-from vidtad.windows import react_windows, retain
 
 Manifest = dict[str, Any]
 Arrays = Mapping[str, np.ndarray]

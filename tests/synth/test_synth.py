@@ -143,8 +143,8 @@ def test_unknown_level():
 @pytest.mark.parametrize("head", ["react", "actionformer"])
 def test_shipped_bundle_knows_the_generated_classes(head):
     from vidtad.heads.catalogue import BUILTIN_FOLDER, builtin_bundle
+    from vidtad.heads.registry import load_detector
     from vidtad.pipelines.demo import FIRST_UNSEEN_SEED
-    from vidtad.pipelines.detect.temporal import load_detector
     from vidtad.pipelines.extract.extraction import bundle_extractor
 
     bundle = builtin_bundle(head)

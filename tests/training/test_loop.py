@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from vidtad.errors import InputError, RunError
-from vidtad.heads.react.training import ReActHead, ReActWindows, TrainingVideo
+from vidtad.heads.react.decoding import react_detections
+from vidtad.heads.react.training import ReActHead, ReActWindows
 from vidtad.models.react import ReAct, ReActConfig
 from vidtad.models.react_losses import LossConfig
-from vidtad.postprocess import react_detections
 from vidtad.training.loop import Schedule, learns_in, train
+from vidtad.training.video import TrainingVideo
 
 CONFIG = ReActConfig(
     in_channels=6,

@@ -7,9 +7,10 @@ import pytest
 
 from tests.heads.actionformer.test_recipe import facts
 from vidtad.errors import InputError
+from vidtad.heads.react.recipe import ReActRecipe
 from vidtad.heads.react.training import ReActHead
 from vidtad.models.react_losses import LossConfig
-from vidtad.training.plan import ReActRecipe, planned, with_options
+from vidtad.training.plan import planned, with_options
 from vidtad.training.video import TrainingVideo
 
 

@@ -123,9 +123,9 @@ def detect(
 
     Example: vidtad detect match.mp4 --model react --out timelines
     """
+    from vidtad.heads.registry import head_of
     from vidtad.pipelines.batches.tasks import DetectTask
-    from vidtad.pipelines.detect.person import bundle_for
-    from vidtad.pipelines.detect.temporal import DETECTORS
+    from vidtad.pipelines.detect.dispatch import bundle_for
     from vidtad.pipelines.detect.worker import Job, check_flow
     from vidtad.pipelines.extract.extraction import Decoding
 
@@ -167,7 +167,7 @@ def detect(
         precision=precision,
         flow_from=flow_from,
     )
-    if ranges > 1 and bundle.head not in DETECTORS:
+    if ranges > 1 and head_of(bundle).feeds != "features":
         raise InputError(f"--ranges divides the features of a video; {bundle.name} has none: leave it out")
     check_places(Path(out), ranges, flow_from=flow_from)
     check_flow(bundle, job, paths)
@@ -223,9 +223,9 @@ def people_options(bundle: "Bundle", asked: frozenset[str], **options: Any) -> "
 
     asked: names of the parameters that the user gave. options: fields of `PeopleOptions`, None for their defaults.
     """
-    from vidtad.heads.catalogue import PERSON_HEADS
+    from vidtad.heads.registry import head_of
 
-    if bundle.head not in PERSON_HEADS:
+    if not head_of(bundle).tells_who:
         refuse(
             asked & FOR_PEOPLE,
             f"only for detectors that say who does what; {bundle.name} says what happens when",
@@ -247,9 +247,9 @@ def check_sampling(paths: Sequence[Path], bundle: "Bundle", asked: frozenset[str
 
 def check_people(bundle: "Bundle", formats: Sequence[str]) -> None:
     """Raise InputError for formats of person boxes that the detector has none for."""
-    from vidtad.heads.catalogue import PERSON_HEADS
+    from vidtad.heads.registry import head_of
 
-    if "ava" in formats and bundle.head not in PERSON_HEADS:
+    if "ava" in formats and not head_of(bundle).tells_who:
         raise InputError(
             f"--format ava: holds person boxes, and {bundle.name} says what happens when, not who does it; leave it out"
         )

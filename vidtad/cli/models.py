@@ -72,12 +72,15 @@ def fetch(
 
     Example: vidtad models fetch i3d-rgb-kinetics400
     """
-    from vidtad.heads.catalogue import fetch as download
+    from vidtad.heads.catalogue import fetch_detector
+    from vidtad.heads.registry import converters
+    from vidtad.hub.download import fetch as fetch_file
 
     fetched = {}
     for name in names:
         with progress_bar(name, quiet=quiet) as progress:
-            fetched[name] = str(download(name, progress=progress))
+            get = fetch_detector if name in converters() else fetch_file
+            fetched[name] = str(get(name, progress=progress))
         if not json:
             say(fetched[name])
     if json:
@@ -125,7 +128,7 @@ def convert(
     from dataclasses import replace
 
     from vidtad.formats.document import read_text
-    from vidtad.heads.react.convert import convert_checkpoint
+    from vidtad.heads.convert import convert_checkpoint
     from vidtad.hub.bundle import bundle_name, save_bundle
 
     names = None if classes is None else read_text(classes).split("\n")

@@ -1,6 +1,5 @@
 """`vidtad train`: labels and videos to a detector of the user's own classes."""
 
-import difflib
 import os
 import sys
 import time
@@ -14,7 +13,7 @@ import typer
 from vidtad.cli.common import check_places, given, note, parse_rate, print_json, print_table, refuse, say
 from vidtad.cli.evaluate import show as show_scores
 from vidtad.cli.options import AsJson, Batch, Decoder, Device, FlowFrom, Quiet, Stride, Window
-from vidtad.errors import InputError, VidtadError
+from vidtad.errors import InputError, VidtadError, unknown
 
 if TYPE_CHECKING:
     from vidtad.pipelines.train.person import PeopleTrained
@@ -190,15 +189,12 @@ def model_of(preset: str) -> str | None:
 
 def is_for_people(model: str) -> bool:
     """Whether the head says who does what. Raises InputError, with the near ones, for a name that no head has."""
-    from vidtad.heads.catalogue import PERSON_HEADS
-    from vidtad.heads.recipes import RECIPES
+    from vidtad.heads.registry import HEADS, trainable
 
-    names = [*RECIPES, *sorted(PERSON_HEADS)]
+    names = trainable()
     if model not in names:
-        near = difflib.get_close_matches(model, names, n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"there is {', '.join(names)}"
-        raise InputError(f"--model {model}: cannot be trained; {hint}")
-    return model in PERSON_HEADS
+        raise InputError(f"--model {model}: cannot be trained; {unknown('trainable head', model, names)}")
+    return HEADS[model].tells_who
 
 
 def bundle_file(name: str) -> Path:
@@ -217,7 +213,8 @@ def train_people(
     options: Mapping[str, Any], videos: Path | None, start: str | None, val_fraction: float | None, progress: Show
 ) -> "PeopleTrained":
     """Train a detector of people; `options` are further fields of `PeopleJob`. Raises InputError, RunError."""
-    from vidtad.pipelines.train.person import PeopleJob, run_people_training
+    from vidtad.heads.person.job import PeopleJob
+    from vidtad.pipelines.train.person import run_people_training
 
     if videos is None:
         raise InputError(f"--model {options['model']} learns from videos: pass --videos DIR")
@@ -256,12 +253,15 @@ def other_labels_told(annotations: Path, model: str, people: bool) -> Iterator[N
                 read_person_labels(annotations)
         except VidtadError:
             raise error from None
+        from vidtad.heads.registry import HEADS, trainable
+
+        others = " or ".join(name for name in trainable() if HEADS[name].tells_who != people)
         raise InputError(
-            f"{annotations}: labels of what happens when, not of who does it: train --model react or actionformer on "
-            f"them; {model} learns from rows video,second,x1,y1,x2,y2,action"
+            f"{annotations}: labels of what happens when, not of who does it: train --model {others} on them; {model} "
+            "learns from rows video,second,x1,y1,x2,y2,action"
             if people
-            else f"{annotations}: rows of people and what each does: train --model linear, acar or action-transformer "
-            f"on them; {model} learns from segments"
+            else f"{annotations}: rows of people and what each does: train --model {others} on them; {model} learns "
+            "from segments"
         ) from error
 
 

@@ -1,20 +1,17 @@
 """Detectors and checkpoints by name: what is published, what is on this machine, and which one a name means."""
 
 import dataclasses
-import difflib
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vidtad.errors import InputError, RunError, VidtadError
-from vidtad.heads.actionformer import convert as actionformer
-from vidtad.heads.person import convert as people
-from vidtad.heads.react.convert import bundle_from_react
+from vidtad.errors import InputError, RunError, VidtadError, unknown
+from vidtad.heads.registry import HEADS, converters
 from vidtad.hub.bundle import Bundle, load_bundle, read_document, save_bundle
-from vidtad.hub.download import ReportProgress, cache_dir, checkpoint_path, fetch_checkpoint, record_path, verify
+from vidtad.hub.download import ReportProgress, cache_dir, checkpoint_path, fetch, published, record_path, verify
 from vidtad.hub.registry import CHECKPOINTS, Checkpoint
 from vidtad.runtime.files import atomic_write, sha256, write_text
 
@@ -26,7 +23,7 @@ __all__ = [
     "builtin_bundle",
     "bundle_path",
     "cache_dir",
-    "fetch",
+    "fetch_detector",
     "list_models",
     "resolve_model",
     "show",
@@ -34,21 +31,6 @@ __all__ = [
 
 BUILTIN_FOLDER = Path(__file__).parents[1] / "data"
 SUFFIX = ".safetensors"
-PREFERRED = {
-    "react": ("react-thumos14",),
-    "actionformer": ("actionformer-thumos14",),
-    "acar": ("acar-r101-ava-kinetics", "acar-r101-ava", "acar-r50-ava"),
-    "linear": ("slowfast-8x8-r50-ava", "slowfast-32x2-r101-ava2.2"),
-}
-"""Bundles that the bare name of a head means when they are here, best first."""
-PERSON_HEADS = frozenset({"linear", "acar", "acfb", "action-transformer"})
-
-CONVERTERS: dict[str, Callable[[Any, str], Bundle]] = {
-    "react-thumos14": lambda checkpoint, digest: bundle_from_react(checkpoint, "thumos14", sha256=digest),
-    **{id: actionformer.converter(id) for id in actionformer.RELEASED},
-    **{id: people.converter(id) for id in people.RELEASED},
-}
-"""Checkpoints that are whole detectors: (contents, SHA-256 of the file) -> bundle."""
 
 
 @dataclass(frozen=True)
@@ -60,23 +42,32 @@ class Added:
     notes: tuple[str, ...] = ()
 
 
-def fetch(which: str | Checkpoint, *, progress: ReportProgress | None = None, offline: bool = False) -> Path:
-    """Verified file of a published checkpoint, downloaded into the cache when it is not there.
+def fetch_detector(id: str, *, progress: ReportProgress | None = None, offline: bool = False) -> Path:
+    """The bundle of a published detector in the cache; its checkpoint is downloaded and converted where need be.
 
-    `progress` is called with (bytes done, bytes in all or None). Raises InputError for an unknown id, with the
-    near ones, and RunError, with the address and where to put the file by hand, when it cannot be had. A checkpoint
-    that is a whole detector gives its bundle.
+    `progress` is called with (bytes done, bytes in all or None). Raises InputError for an id that is no published
+    detector, with the near ones, and RunError, with the address and where to put the file by hand, when it cannot be
+    had.
     """
-    checkpoint = _published(which) if isinstance(which, str) else which
-    if checkpoint.id in CONVERTERS and _bundle_path(checkpoint.id).is_file():
-        return _bundle_path(checkpoint.id)
-    path = fetch_checkpoint(checkpoint, progress=progress, offline=offline)
-    if checkpoint.id not in CONVERTERS:
+    detectors = converters()
+    if id not in detectors:
+        raise InputError(unknown("published detector", id, detectors, "see `vidtad models list`"))
+    path = _bundle_path(id)
+    if path.is_file():
         return path
     from vidtad.hub.reading import read_checkpoint
 
-    bundle = CONVERTERS[checkpoint.id](read_checkpoint(path), sha256(path))
-    return save_bundle(bundle, _bundle_path(checkpoint.id))
+    checkpoint = fetch(id, progress=progress, offline=offline)
+    return save_bundle(detectors[id](read_checkpoint(checkpoint), sha256(checkpoint)), path)
+
+
+def _preferred(name: str) -> tuple[str, ...]:
+    """Bundles that the name of a head also means."""
+    return HEADS[name].preferred if name in HEADS else ()
+
+
+def _tells_who(name: str) -> bool:
+    return name in HEADS and HEADS[name].tells_who
 
 
 def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
@@ -96,28 +87,29 @@ def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
     path = _installed_path(text)
     if path is not None:
         return load_bundle(path), None
-    names = (text, *PREFERRED.get(text, ()))
-    hosted = next((id for id in names if id in CONVERTERS and CHECKPOINTS[id].url), None)
+    detectors = converters()
+    names = (text, *_preferred(text))
+    hosted = next((id for id in names if id in detectors and CHECKPOINTS[id].url), None)
     if hosted is not None and text not in _builtins():
         return load_bundle(_fetched(hosted, text)), None
     path = _builtin_path(text)
     if path is not None:
         bundle = load_bundle(path)
         return bundle, _demonstration_notice(text, bundle) if bundle.demonstration else None
-    if text in PERSON_HEADS:
+    if _tells_who(text):
         raise InputError(f"no {text} detector is on this machine: {_how_to_have(text)}")
     if text in CHECKPOINTS:
         checkpoint = CHECKPOINTS[text]
-        if text in CONVERTERS:
+        if text in detectors:
             raise InputError(f"{text} is not on this machine: {_how_to_get(checkpoint)}")
         raise InputError(f"{text} is a {checkpoint.task} checkpoint of {checkpoint.network}, not a detector bundle")
-    names_here = [*_bundles(), *_builtins(), *PREFERRED, *CONVERTERS]
-    raise InputError(f"no detector is called {text!r}{_near(text, names_here)}")
+    names_here = [*_bundles(), *_builtins(), *HEADS, *detectors]
+    raise InputError(unknown("detector", text, names_here, "see `vidtad models list`"))
 
 
 def _fetched(hosted: str, name: str) -> Path:
     try:
-        return fetch(hosted)
+        return fetch_detector(hosted)
     except RunError as error:
         builtin = _builtin_path(name)
         if builtin is None:
@@ -134,7 +126,7 @@ def bundle_path(name: str) -> Path | None:
     """
     if _is_file(name):
         return Path(name)
-    return _installed_path(name) or (_builtins().get(name) if name in PERSON_HEADS else _builtin_path(name))
+    return _installed_path(name) or (_builtins().get(name) if _tells_who(name) else _builtin_path(name))
 
 
 def builtin_bundle(name: str) -> Bundle:
@@ -163,7 +155,7 @@ def add(path: Path, *, name: str | None = None) -> Added:
     if document is not None:
         return _add_bundle(path, name)
     digests = _digests(path)
-    checkpoint = _published(name) if name is not None else _recognise(path, digests)
+    checkpoint = published(name) if name is not None else _recognise(path, digests)
     _check_published(path, checkpoint, digests)
     notes: tuple[str, ...] = ()
     if not checkpoint.sha256 and not checkpoint.md5:
@@ -174,9 +166,9 @@ def add(path: Path, *, name: str | None = None) -> Added:
 
     if checkpoint.layout in LAYOUTS:
         contents = read_checkpoint(path)
-        if checkpoint.id in CONVERTERS:
+        if convert := converters().get(checkpoint.id):
             try:
-                bundle = CONVERTERS[checkpoint.id](contents, digests["sha256"])
+                bundle = convert(contents, digests["sha256"])
             except InputError as error:
                 raise InputError(f"{path}: {error}") from error
             return Added(checkpoint.id, save_bundle(bundle, _bundle_path(checkpoint.id)), notes)
@@ -226,16 +218,16 @@ def show(name: str | Path) -> dict[str, Any]:
         shown = _bundle_row(text, path, builtin=path.parent == BUILTIN_FOLDER) | read_document(path)
         shown |= {"path": str(path), "sha256": sha256(path)}
     if checkpoint is not None:
-        published = dataclasses.asdict(checkpoint)
+        entry = dataclasses.asdict(checkpoint)
         target = checkpoint_path(checkpoint)
-        published |= {"class_names": list(checkpoint.class_names), "how_to_get": _how_to_get(checkpoint)}
+        entry |= {"class_names": list(checkpoint.class_names), "how_to_get": _how_to_get(checkpoint)}
         if shown:
-            return shown | {"published": published}
+            return shown | {"published": entry}
         known_place = checkpoint.url is not None or target.is_file()
-        published |= {"kind": "checkpoint", "cached": target.is_file(), "path": str(target) if known_place else None}
-        return {"name": published.pop("id"), **published}
+        entry |= {"kind": "checkpoint", "cached": target.is_file(), "path": str(target) if known_place else None}
+        return {"name": entry.pop("id"), **entry}
     if not shown:
-        raise InputError(f"no model is called {text!r}{_near(text, [*_bundles(), *_builtins(), *CHECKPOINTS])}")
+        raise InputError(unknown("model", text, [*_bundles(), *_builtins(), *CHECKPOINTS], "see `vidtad models list`"))
     return shown
 
 
@@ -298,17 +290,6 @@ def _check_published(path: Path, checkpoint: Checkpoint, digests: Mapping[str, s
             )
 
 
-def _published(id: str) -> Checkpoint:
-    if id in CHECKPOINTS:
-        return CHECKPOINTS[id]
-    raise InputError(f"no published checkpoint is called {id!r}{_near(id, CHECKPOINTS)}")
-
-
-def _near(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name.lower(), sorted(set(names)), n=3, cutoff=0.5)
-    return f"; did you mean {', '.join(close)}?" if close else "; see `vidtad models list`"
-
-
 def _how_to_get(checkpoint: Checkpoint) -> str:
     if checkpoint.url is not None:
         return f"run `vidtad models fetch {checkpoint.id}`"
@@ -316,16 +297,16 @@ def _how_to_get(checkpoint: Checkpoint) -> str:
 
 
 def _how_to_have(head: str) -> str:
-    published = next((id for id in PREFERRED.get(head, ()) if id in CONVERTERS), None)
-    if published is not None:
-        return f"{_how_to_get(CHECKPOINTS[published])}; --weights random makes a dry run"
+    real = next((id for id in _preferred(head) if id in converters()), None)
+    if real is not None:
+        return f"{_how_to_get(CHECKPOINTS[real])}; --weights random makes a dry run"
     return f"none was released, so train one (vidtad train --model {head}) and pass its file; --weights random dry-runs"
 
 
 def _demonstration_notice(name: str, bundle: Bundle) -> str:
-    real = next((id for id in PREFERRED.get(bundle.head, ()) if id in CONVERTERS), None)
+    real = next((id for id in _preferred(bundle.head) if id in converters()), None)
     remedy = f"; for the published detector {_how_to_get(CHECKPOINTS[real])}" if real else ""
-    if not real and bundle.head in PERSON_HEADS:
+    if not real and _tells_who(bundle.head):
         remedy = f"; none was released, so train one (vidtad train --model {bundle.head})"
     return f"`{name}` is the built-in demonstration detector, which knows generated classes only{remedy}"
 
@@ -340,7 +321,7 @@ def _bundles() -> dict[str, Path]:
 
 def _installed_path(name: str) -> Path | None:
     installed = _bundles()
-    return next((installed[id] for id in (name, *PREFERRED.get(name, ())) if id in installed), None)
+    return next((installed[id] for id in (name, *_preferred(name)) if id in installed), None)
 
 
 def _builtins() -> dict[str, Path]:
@@ -363,11 +344,11 @@ def _document(path: Path) -> dict[str, Any]:
 
 def _bundle_row(name: str, path: Path, *, builtin: bool) -> dict[str, Any]:
     document = _document(path)
-    classes = document.get("classes")
+    classes, head = document.get("classes"), document.get("head")
     row = {
         "name": name,
         "kind": "bundle",
-        "task": "person detection" if document.get("head") in PERSON_HEADS else "temporal detection",
+        "task": HEADS[head].task if isinstance(head, str) and head in HEADS else None,
         "classes": len(classes) if isinstance(classes, list) else None,
         "size": path.stat().st_size,
         "licence": document.get("licence"),

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from vidtad.heads.spec import TEMPORAL, HeadSpec
+
 
 @dataclass(frozen=True)
 class MotionSettings:
@@ -107,3 +109,13 @@ def _joined(runs: list[tuple[int, int]], edges_s: np.ndarray, gap_s: float) -> l
         else:
             joined.append((first, last))
     return joined
+
+
+SPEC = HeadSpec(
+    name="motion",
+    says="motion of anything, from optical flow; nothing is trained",
+    task=TEMPORAL,
+    feeds="frames",
+    decoding=lambda: MotionSettings,
+    classless=True,
+)

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from vidtad.errors import InputError, RunError
-from vidtad.hub.registry import Checkpoint
+from vidtad.errors import InputError, RunError, unknown
+from vidtad.hub.registry import CHECKPOINTS, Checkpoint
 from vidtad.runtime.files import sha256, write_text
 from vidtad.runtime.locks import turn
 
@@ -54,13 +54,22 @@ def record_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def fetch_checkpoint(checkpoint: Checkpoint, *, progress: ReportProgress | None = None, offline: bool = False) -> Path:
-    """The cached file of `checkpoint`, downloaded first when it is not there, verified either way.
+def published(id: str) -> Checkpoint:
+    """The published checkpoint `id`. Raises InputError with the near ones."""
+    if id in CHECKPOINTS:
+        return CHECKPOINTS[id]
+    raise InputError(unknown("published checkpoint", id, CHECKPOINTS, "see `vidtad models list`"))
+
+
+def fetch(which: str | Checkpoint, *, progress: ReportProgress | None = None, offline: bool = False) -> Path:
+    """The cached file of a published checkpoint, downloaded first when it is not there, verified either way.
 
     A file whose project publishes no hash is trusted the first time: its SHA-256 is noted beside it and must
     stay the same. An interrupted download goes on where it stopped. Processes that want the same file at once
-    take turns. Raises RunError, naming the address and where to put the file by hand, when it cannot be had.
+    take turns. `progress` is called with (bytes done, bytes in all or None). Raises InputError for an unknown id, with
+    the near ones, and RunError, naming the address and where to put the file by hand, when it cannot be had.
     """
+    checkpoint = published(which) if isinstance(which, str) else which
     path = checkpoint_path(checkpoint)
     if path.is_file():
         return verify(path, checkpoint)

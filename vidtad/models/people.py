@@ -1,35 +1,17 @@
 """A trunk and a person-box head as one network: clips and boxes in, class logits out."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vidtad.models.acar import AcarConfig, AcarHead
-from vidtad.models.acfb import REPORTED, AcfbHead
-from vidtad.models.action_transformer import ActionTransformer, ActionTransformerConfig
-from vidtad.models.roi import LinearConfig, LinearHead
-
-
-class HeadKind(NamedTuple):
-    """A kind of head: its class, the class of its configuration, and the configuration it has by default."""
-
-    network: type[nn.Module]
-    config: type
-    default: Any
-
-
-HEADS: dict[str, HeadKind] = {
-    "linear": HeadKind(LinearHead, LinearConfig, LinearConfig()),
-    "acar": HeadKind(AcarHead, AcarConfig, AcarConfig()),
-    "acfb": HeadKind(AcfbHead, AcarConfig, REPORTED),
-    "action-transformer": HeadKind(ActionTransformer, ActionTransformerConfig, ActionTransformerConfig()),
-}
+from vidtad.models.acar import AcarHead
+from vidtad.models.acfb import AcfbHead
 
 
 class PersonNetwork(nn.Module):
-    """A trunk (clips to maps of stride 16) with a head of `HEADS`.
+    """A trunk (clips to maps of stride 16) with a head that reads them (`HeadSpec.parts`).
 
     `bank`: for ACFB, the head whose first-order maps fill the feature bank (the trained, frozen ACAR of the report);
     without it the head's own do. `freeze_norm`: in training, batch norms keep their statistics (their scales still

@@ -9,12 +9,12 @@ from typing import Any
 from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation, evaluate_files
 from vidtad.formats.shared import only
-from vidtad.heads.catalogue import PERSON_HEADS, builtin_bundle
+from vidtad.heads.catalogue import builtin_bundle
+from vidtad.heads.registry import head_of
 from vidtad.hub.bundle import Bundle
-from vidtad.pipelines.detect.motion import HEAD, LABEL
-from vidtad.pipelines.detect.person import worker_for
+from vidtad.pipelines.detect.dispatch import worker_for
 from vidtad.pipelines.detect.worker import Job, Worker
-from vidtad.pipelines.extract.extraction import Progress, no_progress
+from vidtad.progress import Progress, no_progress
 from vidtad.runtime.files import write_json
 from vidtad.synth import write_clips, write_people_clips
 from vidtad.timeline import Timeline, merge, write_timeline_json
@@ -67,14 +67,14 @@ def run_demo(
     """Render `videos` unseen clips of a level under `out`, detect in them with a built-in bundle, evaluate.
 
     Leaves `out/videos` (with their truth), `out/timelines` and `out/timeline.json`, replacing what is there. The
-    detector `motion` knows no classes: it is scored against `out/motion_truth.json`, which has a single one. Detectors
+    detector that tells no classes apart is scored against `out/classless_truth.json`, which has a single one. Detectors
     of people get clips of `synth.people`, which have one level, and are scored by AVA's rules. Raises InputError for an
     unknown model or level, RunError when `out` cannot be written.
     """
     begun = time.monotonic()
     out = Path(out)
     bundle = builtin_bundle(model)
-    if bundle.head in PERSON_HEADS:
+    if head_of(bundle).tells_who:
         if level != 1:
             raise InputError(f"level {level} does not exist for {bundle.name}: clips of people have one level, 1")
         return _run_people(out, bundle, videos, device, progress, begun)
@@ -83,10 +83,10 @@ def run_demo(
     truth = write_clips(clips, range(FIRST_UNSEEN_SEED, FIRST_UNSEEN_SEED + videos), level)
     timeline = _detected(worker, clips, truth["database"], out, progress)
     truth_path = clips / "ground_truth.json"
-    if worker.bundle.head == HEAD:
+    if head_of(worker.bundle).classless:
         for action in (action for clip in truth["database"].values() for action in clip["annotations"]):
-            action["label"] = LABEL
-        truth_path = out / "motion_truth.json"
+            action["label"] = bundle.classes[0]
+        truth_path = out / "classless_truth.json"
         write_json(truth_path, truth)
     evaluation = evaluate_files(truth_path, out / "timeline.json", "thumos14")
     return DemoResult(timeline, evaluation, worker.display_score, time.monotonic() - begun)

@@ -1,1 +1,1 @@
-"""Data, schedules and the loop that trains any head; of files, `people` alone opens videos, and none reads labels."""
+"""Data, schedules, plans and the loop that trains any head; no head by name, and no file is opened here."""

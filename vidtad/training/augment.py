@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vidtad.heads.react.training import TrainingVideo
+from vidtad.training.video import TrainingVideo
 
 
 class JoinedRows:

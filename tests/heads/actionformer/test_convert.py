@@ -9,6 +9,7 @@ from vidtad.errors import InputError
 from vidtad.heads.actionformer.convert import RELEASED, bundle_from_actionformer
 from vidtad.heads.actionformer.presets import EGO4D_VARIANTS, PRESETS
 from vidtad.heads.catalogue import add
+from vidtad.heads.registry import load_detector
 from vidtad.hub.bundle import load_bundle
 from vidtad.hub.reading import read_checkpoint
 from vidtad.hub.registry import CHECKPOINTS, THUMOS14_CLASSES
@@ -16,7 +17,6 @@ from vidtad.models import actionformer_config as networks
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.actionformer_keys import OPENTAD, load_released, released_state
-from vidtad.pipelines.detect.temporal import load_detector
 
 SMALL = ActionFormerConfig(
     in_channels=6, classes=3, width=16, heads=2, stem_layers=1, ranges=((0, 4), (4, 1e4)), windows=5, max_len=32

@@ -10,10 +10,10 @@ from tests.bundles import seeded_actionformer
 from vidtad.errors import InputError, RunError
 from vidtad.features import Grid
 from vidtad.heads.actionformer.detector import ActionFormerDetector, pieces, predict_points
+from vidtad.heads.registry import load_detector
 from vidtad.hub.bundle import load_bundle
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
-from vidtad.pipelines.detect.temporal import load_detector
 from vidtad.windows import from_resized, resized, to_resized
 
 CONFIG = ActionFormerConfig(

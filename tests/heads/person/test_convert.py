@@ -129,7 +129,7 @@ def test_linear_is_fetched_and_turned_into_a_bundle_once(tmp_path: Path, monkeyp
         torch.save(psf_release(), tmp_path / "file.pyth")
         return tmp_path / "file.pyth"
 
-    monkeypatch.setattr(checkpoints, "fetch_checkpoint", download)
+    monkeypatch.setattr(checkpoints, "fetch", download)
     monkeypatch.setattr(checkpoints, "_builtins", dict)
     bundle, hint = checkpoints.resolve_model("linear")
     assert isinstance(bundle, Bundle) and bundle.name == "slowfast-8x8-r50-ava" and hint is None

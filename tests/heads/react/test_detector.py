@@ -12,9 +12,11 @@ import torch
 from tests.bundles import seeded_actionformer, seeded_react
 from vidtad.errors import InputError, RunError
 from vidtad.features import Assumed, Features, Grid, Provenance, load_features
+from vidtad.heads.react.detector import ReActDetector
+from vidtad.heads.registry import load_detector
 from vidtad.hub.bundle import load_bundle
 from vidtad.models.react import ReActOutput
-from vidtad.pipelines.detect.temporal import ReActDetector, detect_features, load_detector
+from vidtad.pipelines.detect.temporal import detect_features
 from vidtad.video import VideoInfo
 from vidtad.windows import resized
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from vidtad.windows import react_windows, retain
+from vidtad.heads.react.windows import react_windows, retain
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from vidtad.cli import app
 from vidtad.errors import InputError
 from vidtad.heads.catalogue import BUILTIN_FOLDER, list_models, resolve_model
 from vidtad.hub.bundle import load_bundle
+from vidtad.pipelines.detect.dispatch import worker_for
 from vidtad.pipelines.detect.motion import motion_bundle, steps
-from vidtad.pipelines.detect.person import worker_for
 from vidtad.pipelines.detect.worker import Job
 from vidtad.timeline import Timeline
 from vidtad.video import Frame

@@ -8,7 +8,8 @@ from tests.bundles import seeded_react
 from tests.pipelines.detect.test_person_detector import a_bundle, clip, options
 from vidtad.errors import InputError
 from vidtad.hub.bundle import load_bundle
-from vidtad.pipelines.detect.person import PeopleWorker, worker_for
+from vidtad.pipelines.detect.dispatch import worker_for
+from vidtad.pipelines.detect.person import PeopleWorker
 from vidtad.pipelines.detect.person_detector import PeopleDetector
 from vidtad.pipelines.detect.worker import Job
 from vidtad.timeline import read_timeline

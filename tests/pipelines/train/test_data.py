@@ -12,10 +12,10 @@ from vidtad.errors import InputError
 from vidtad.features import Assumed
 from vidtad.formats.label_types import Labels
 from vidtad.formats.tables import Annotations
-from vidtad.heads.react.training import TrainingVideo
 from vidtad.pipelines.extract.extraction import load_extractor
 from vidtad.pipelines.train.data import Extraction, features_of, find_material, split_videos
 from vidtad.training.augment import JoinedRows, pieces_of, spliced
+from vidtad.training.video import TrainingVideo
 
 
 def labels_of(

@@ -14,6 +14,8 @@ from vidtad.errors import InputError
 from vidtad.extractors.person_presets import TRUNKS
 from vidtad.formats.person_labels import read_person_labels
 from vidtad.heads.person.bundle import load_network
+from vidtad.heads.person.initial_weights import starting_network
+from vidtad.heads.person.job import PeopleJob
 from vidtad.heads.person.recipes import ACAR_R50, PEOPLE_PRESETS
 from vidtad.heads.person.training import Augmentation
 from vidtad.hub.bundle import load_bundle
@@ -22,8 +24,7 @@ from vidtad.models.action_transformer import ActionTransformer, I3dTrunk
 from vidtad.models.people_losses import TransformerLosses
 from vidtad.pipelines.detect.person_detector import PeopleDetector, PeopleOptions
 from vidtad.pipelines.train import person as training
-from vidtad.pipelines.train.initial_weights import starting_network
-from vidtad.pipelines.train.person import PeopleJob, run_people_training, with_preset
+from vidtad.pipelines.train.person import run_people_training, with_preset
 from vidtad.synth import write_clips
 from vidtad.synth.spec import Level
 from vidtad.training.loop import Schedule

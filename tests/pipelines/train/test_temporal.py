@@ -17,10 +17,10 @@ from typer.testing import CliRunner, Result
 
 from tests.clips import numbered_frames, write_clip
 from vidtad.cli import app
+from vidtad.heads.react.recipe import ReActRecipe
 from vidtad.hub.bundle import load_bundle
 from vidtad.pipelines.train.temporal import Sampling, TrainingJob, run_training
 from vidtad.synth import Level, write_clips
-from vidtad.training.plan import ReActRecipe
 
 SHORT = Level(seconds=(5.0, 6.0), action_seconds=(0.8, 1.4), idle_seconds=(0.5, 0.9), width=96, height=80)
 TINY = ("--extractor", "tiny3d", "--weights", "random:0")
@@ -115,7 +115,7 @@ def test_a_second_run_gives_the_same_bytes_and_extracts_nothing(
 
 
 SMALLER = {
-    "react": "from vidtad.training.plan import ReActRecipe; ReActRecipe.WINDOWS = 20",
+    "react": "from vidtad.heads.react.recipe import ReActRecipe; ReActRecipe.WINDOWS = 20",
     "actionformer": "from vidtad.heads.actionformer.recipe import ActionFormerRecipe as recipe; recipe.SEQUENCES = 20",
 }
 

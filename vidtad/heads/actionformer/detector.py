@@ -14,8 +14,8 @@ from vidtad.models.actionformer import ActionFormer
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.actionformer_keys import released_state
 from vidtad.models.loading import load_exactly
-from vidtad.pipelines.extract.extraction import Progress, no_progress
 from vidtad.postprocess import Detections, point_candidates, soft_nms
+from vidtad.progress import Progress, no_progress
 from vidtad.windows import from_resized, resized
 
 PIECE = 16384

@@ -11,6 +11,7 @@ from typing import Literal
 from vidtad.models import actionformer_config as networks
 from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.postprocess import Nms
+from vidtad.training.published import FeatureKind
 
 
 @dataclass(frozen=True)
@@ -52,21 +53,6 @@ class ActionFormerDecoding:
             class_agnostic=self.class_agnostic,
             voting=self.voting,
         )
-
-
-@dataclass(frozen=True)
-class FeatureKind:
-    """What a network reads: frames of a window and between windows, `fps` (None: the video's own), channel blocks.
-
-    `spread`: rows of downloaded files cover their video evenly, whatever its rate and however many they are.
-    """
-
-    extractor: str
-    window: int
-    stride: int
-    fps: int | None
-    channels: tuple[tuple[str, int], ...]
-    spread: bool = False
 
 
 @dataclass(frozen=True)

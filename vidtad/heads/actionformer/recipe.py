@@ -13,7 +13,6 @@ from vidtad.heads.actionformer.presets import (
     ActionFormerDecoding,
     ActionFormerPreset,
     ActionFormerTraining,
-    FeatureKind,
 )
 from vidtad.heads.actionformer.training import ActionFormerHead, ActionFormerSequences
 from vidtad.models.actionformer import ActionFormer
@@ -21,7 +20,8 @@ from vidtad.models.actionformer_config import ActionFormerConfig
 from vidtad.models.actionformer_losses import LossConfig
 from vidtad.training.augment import spliced
 from vidtad.training.loop import Schedule
-from vidtad.training.plan import Facts, Plan, Published
+from vidtad.training.plan import Facts, Plan
+from vidtad.training.published import FeatureKind, Published
 from vidtad.training.video import TrainingVideo
 
 _THIRDS = (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -84,7 +84,15 @@ class ActionFormerRecipe:
     """
 
     presets: Mapping[str, FeatureKind] = {name: preset.features for name, preset in PRESETS.items()}
+    fuses_geometric = True
+    one_class_note = ""
     SEQUENCES, BATCHES, BATCH = 128, 1200, 4
+
+    def kinds(self, preset: str) -> Sequence[FeatureKind]:
+        """The features of the preset; of Ego4D those of each of its models."""
+        if preset == "ego4d":
+            return [variant.features for variant in EGO4D_VARIANTS.values()]
+        return (self.presets[preset],)
 
     def agnostic(self, preset: str | None) -> bool:
         """Whether the preset learns a single class."""

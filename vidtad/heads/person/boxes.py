@@ -101,7 +101,7 @@ class TorchvisionPersons:
         else:
             from pathlib import Path
 
-            from vidtad.heads.catalogue import fetch
+            from vidtad.hub.download import fetch
             from vidtad.hub.reading import read_state_dict
             from vidtad.models.loading import load_exactly
             from vidtad.runtime.files import sha256

@@ -14,17 +14,28 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from vidtad.errors import InputError
+from vidtad.errors import InputError, unknown
 from vidtad.extractors.keyframes import KeyframeConvention
 from vidtad.extractors.person_presets import find_trunk
 from vidtad.heads.person.options import random_seed
+from vidtad.heads.person.parts import PersonParts
 from vidtad.hub.bundle import Bundle
 from vidtad.hub.fields import known_fields
 from vidtad.models.acar import AcarHead, config_of
 from vidtad.models.loading import load_exactly, random_state
-from vidtad.models.people import HEADS, PersonNetwork
+from vidtad.models.people import PersonNetwork
 
 BANK = "bank."
+
+
+def parts_of(head: str, where: str = "") -> PersonParts:
+    """Network and configuration of a person head. Raises InputError, after `where`, for any other name."""
+    from vidtad.heads.registry import HEADS
+
+    there = {name: spec.parts for name, spec in HEADS.items() if spec.parts is not None}
+    if head not in there:
+        raise InputError(where + unknown("person head", head, there))
+    return there[head]()
 
 
 def sampling_of(convention: KeyframeConvention, every_s: float = 1.0) -> dict[str, Any]:
@@ -83,9 +94,7 @@ def load_network(bundle: Bundle, weights: str | None = None, *, device: str = "c
 
     Raises InputError when head, trunk, classes and weights do not fit together, RunError for a failed download.
     """
-    if bundle.head not in HEADS:
-        raise InputError(f"bundle {bundle.name}: head {bundle.head!r} is none of {', '.join(sorted(HEADS))}")
-    kind = HEADS[bundle.head]
+    kind = parts_of(bundle.head, f"bundle {bundle.name}: ")
     config = known_fields(kind.config, bundle.head_config, f"bundle {bundle.name}: head_config")
     if config.classes != len(bundle.classes):
         raise InputError(f"bundle {bundle.name}: {len(bundle.classes)} class names for a head of {config.classes}")
@@ -117,7 +126,7 @@ def _trunk(bundle: Bundle, weights: str | None) -> nn.Module:
 def _read(source: str) -> Mapping[str, Tensor]:
     from pathlib import Path
 
-    from vidtad.heads.catalogue import fetch
+    from vidtad.hub.download import fetch
     from vidtad.hub.reading import read_state_dict
 
     return read_state_dict(Path(source) if Path(source).is_file() else fetch(source))
@@ -130,9 +139,7 @@ def random_bundle(head: str, seed: int = 0) -> Bundle:
     """
     from vidtad.heads.person.convert import class_names
 
-    if head not in HEADS:
-        raise InputError(f"no person-box head is called {head!r}; there is {', '.join(HEADS)}")
-    trunk = {"linear": "slowfast/ava", "action-transformer": "i3d/ava"}.get(head, "slowfast/acar-r50")
+    trunk = parts_of(head).published
     network = random_network(head, trunk, seed=seed)
     return person_bundle(
         f"{head}-random",
@@ -147,10 +154,9 @@ def random_bundle(head: str, seed: int = 0) -> Bundle:
 def random_network(head: str, trunk: str, config: Any = None, seed: int = 0) -> PersonNetwork:
     """A network of seeded random weights, for dry runs and tests. `config` defaults to the published head's, its
     width fitted to the trunk."""
-    kind, preset = HEADS[head], find_trunk(trunk)
+    kind, preset = parts_of(head), find_trunk(trunk)
     if config is None:
-        widths = {"channels" if head == "action-transformer" else "width": preset.width}
-        config = replace(kind.default, **widths)
+        config = replace(kind.default, **{kind.channels: preset.width})
     network = PersonNetwork(preset.network(), kind.network(config))
     load_exactly(network, random_state(network, seed))
     return network.eval()

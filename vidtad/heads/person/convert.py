@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vidtad.errors import InputError
-from vidtad.formats.ava import ava_classes
 from vidtad.hub.bundle import Bundle
 from vidtad.hub.registry import CHECKPOINTS
 
@@ -77,6 +76,8 @@ def bundle_from_people(checkpoint: Mapping[str, Any], id: str, *, sha256: str | 
 
 def class_names(count: int) -> tuple[str, ...]:
     """AVA's names for a head of 80 outputs (id k + 1) or 60 (the evaluated ones: poses first, ids ascending)."""
+    from vidtad.formats.ava import ava_classes
+
     classes = ava_classes()
     if count == len(classes):
         return tuple(entry.name for entry in classes)

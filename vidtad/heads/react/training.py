@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from vidtad.errors import InputError
+from vidtad.heads.react.windows import react_windows, retain
 from vidtad.models.react import ReAct
 from vidtad.models.react_losses import Counts, LossConfig, Pairs, ReActCriterion, Targets, param_groups
 from vidtad.training.distributed import Part
 from vidtad.training.loop import Position
 from vidtad.training.video import TrainingVideo
-from vidtad.windows import react_windows, resized, retain
+from vidtad.windows import resized
 
 
 class WindowBatch(NamedTuple):

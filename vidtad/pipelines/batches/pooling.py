@@ -11,7 +11,8 @@ import numpy as np
 from vidtad.extractors.base import Extractor
 from vidtad.extractors.stream import Clip, Rows, rows_of_several
 from vidtad.pipelines.batches.local import Item, Record, ReportProgress, attempt
-from vidtad.pipelines.extract.extraction import Steps, no_progress
+from vidtad.pipelines.extract.extraction import Steps
+from vidtad.progress import no_progress
 from vidtad.runtime.device_memory import Parts
 
 LONG = 8

@@ -11,7 +11,7 @@ from vidtad.extractors import GIVEN, streams_of, with_streams
 from vidtad.pipelines.batches.local import Item, Part, ReportProgress, Work
 from vidtad.pipelines.batches.pooling import Together
 from vidtad.pipelines.batches.staging import Outputs, fetched, is_away, making, with_copies
-from vidtad.pipelines.detect.person import bundle_for, worker_for
+from vidtad.pipelines.detect.dispatch import bundle_for, worker_for
 from vidtad.pipelines.detect.worker import Job, TemporalWorker
 from vidtad.pipelines.extract.extraction import (
     Decoding,

@@ -19,12 +19,11 @@ from vidtad.heads.motion import MotionSettings, motion_segments
 from vidtad.hub.bundle import Bundle
 from vidtad.hub.fields import known_fields
 from vidtad.pipelines.detect.worker import Job, Worker
-from vidtad.pipelines.extract.extraction import Progress, expected_frames
+from vidtad.pipelines.extract.extraction import expected_frames
+from vidtad.progress import Progress
 from vidtad.runtime.files import sha256
 from vidtad.timeline import Segment, Timeline
 from vidtad.video import Frame, open_video, probe
-
-HEAD = LABEL = "motion"
 
 
 @dataclass(frozen=True)
@@ -38,24 +37,6 @@ class Step:
     end_s: float
     energy: float
     frames: int
-
-
-def motion_bundle() -> Bundle:
-    """The built-in bundle of this detector. A bundle has weights; this one's are an empty tensor."""
-    import torch
-
-    return Bundle(
-        name="motion",
-        head=HEAD,
-        head_config={},
-        classes=(LABEL,),
-        extractor="none",
-        sampling={"window": 2, "stride": 1, "fps": None},
-        channels=(),
-        head_weights={"none": torch.zeros(0)},
-        licence="Apache-2.0",
-        training={"data": "none: nothing is trained"},
-    )
 
 
 def steps(frames: Iterable[Frame], settings: MotionSettings = MotionSettings()) -> Iterator[Step]:

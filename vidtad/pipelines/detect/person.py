@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from vidtad.arrays import is_array
 from vidtad.errors import InputError
-from vidtad.heads.catalogue import PERSON_HEADS, bundle_path, resolve_model
 from vidtad.hub.bundle import Bundle
-from vidtad.pipelines.detect import motion
-from vidtad.pipelines.detect.worker import Job, TemporalWorker, Worker
-from vidtad.pipelines.extract.extraction import Progress
+from vidtad.pipelines.detect.worker import Job, Worker
+from vidtad.progress import Progress
 from vidtad.timeline import Timeline
 from vidtad.video import probe
 
@@ -51,30 +49,3 @@ class PeopleWorker(Worker):
         least = self.job.min_score
         kept = {name: tuple(s for s in found if s.score >= least) for name, found in timeline.results.items()}
         return replace(timeline, results=kept)
-
-
-def bundle_for(model: str | Path, weights: str | None = None) -> tuple[Bundle, str | None]:
-    """As `checkpoints.resolve_model`; with random weights, the name of a person-box head that is not on this machine
-    means a network of the published size, for a dry run without any download.
-    """
-    head = str(model)
-    if weights is not None and head in PERSON_HEADS and bundle_path(head) is None:
-        from vidtad.heads.person.bundle import random_bundle, random_seed
-
-        seed = random_seed(weights)
-        if seed is not None:
-            return random_bundle(head, seed), None
-    return resolve_model(model)
-
-
-def worker_for(bundle: Bundle, job: Job, options: "PeopleOptions | None" = None, device: str = "cpu") -> Worker:
-    """The worker for this bundle's head. `options` are for heads that say who does what: InputError with others."""
-    if bundle.head in PERSON_HEADS:
-        return PeopleWorker(bundle, job, options, device)
-    if options is not None:
-        raise InputError(
-            f"detector {bundle.name} says what happens when, not who does it: leave out options about people"
-        )
-    if bundle.head == motion.HEAD:
-        return motion.MotionWorker(bundle, job)
-    return TemporalWorker(bundle, job, device)

@@ -33,8 +33,9 @@ from vidtad.hub.bundle import Bundle
 from vidtad.hub.fields import known_fields
 from vidtad.models.acfb import BankOptions
 from vidtad.models.action_transformer import ActionTransformer
-from vidtad.pipelines.extract.extraction import Decoding, Progress, expected_frames, no_progress
+from vidtad.pipelines.extract.extraction import Decoding, expected_frames
 from vidtad.pipelines.extract.load import pick_precision
+from vidtad.progress import Progress, no_progress
 from vidtad.runtime.device_memory import Parts
 from vidtad.runtime.files import sha256
 from vidtad.timeline import PersonBox, Timeline

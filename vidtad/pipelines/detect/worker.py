@@ -12,22 +12,22 @@ from vidtad.errors import InputError
 from vidtad.extractors import GIVEN
 from vidtad.features import Assumed, load_features, sidecar_of
 from vidtad.heads.catalogue import cache_dir
+from vidtad.heads.registry import load_detector
 from vidtad.hub.bundle import Bundle
-from vidtad.pipelines.detect.temporal import check_fits, detect_features, detector_identity, load_detector
+from vidtad.pipelines.detect.temporal import check_fits, detect_features, detector_identity
 from vidtad.pipelines.extract.extraction import (
     Decoding,
     LoadedExtractor,
-    Progress,
     Scratch,
     bundle_extractor,
     claimed,
     extract_features,
-    no_progress,
     provenance_of,
     reading_flow,
 )
 from vidtad.pipelines.extract.flow_cache import check_flow_from
 from vidtad.pipelines.extract.ranges import extract_range
+from vidtad.progress import Progress, no_progress
 from vidtad.timeline import Timeline, check_min_score, read_timeline, write_timeline_csv, write_timeline_json
 
 

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -17,6 +17,7 @@ from vidtad.features import Features, Grid, Provenance, load_features, save_feat
 from vidtad.pipelines.extract.flow_cache import FlowPictures, giving_flow, keeping_flow, stream_of_flow
 from vidtad.pipelines.extract.load import LoadedExtractor, bundle_extractor, digest, load_extractor
 from vidtad.pipelines.extract.resume import Scratch
+from vidtad.progress import Progress, no_progress
 from vidtad.runtime.files import brief, sha256, temporary_prefix
 from vidtad.runtime.locks import claim
 from vidtad.video import VideoInfo, open_video, resample
@@ -49,12 +50,6 @@ SPARE_PICTURES = 1
 T = TypeVar("T")
 Steps = Generator[list[Clip], Rows, T]
 """Work that may pause once: it yields windows, is sent their rows, and returns its result."""
-Progress = Callable[[int, "int | None"], None]
-"""Called with the frames read so far and their expected number (None: unknown)."""
-
-
-def no_progress(done: int, total: int | None) -> None:
-    """The progress callback of a quiet run."""
 
 
 @dataclass(frozen=True)

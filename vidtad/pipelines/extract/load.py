@@ -139,7 +139,7 @@ def _seed(text: str) -> int:
 
 def _published(name: str, weights: str | None) -> _Weights:
     """Weights of one preset: a local file's, or a checkpoint's by id, its published one by default."""
-    from vidtad.heads.catalogue import fetch
+    from vidtad.hub.download import fetch
     from vidtad.hub.reading import read_checkpoint, state_dict
 
     if weights is not None and Path(weights).is_file():
@@ -176,7 +176,7 @@ def _flow_method(name: str, weights: str | None, device: str) -> "tuple[Raft, di
         state: Mapping[str, Tensor] = random_raft(name, _seed(weights.split(",")[0]))
         identity = digest(state)
     else:
-        from vidtad.heads.catalogue import fetch
+        from vidtad.hub.download import fetch
         from vidtad.hub.reading import read_checkpoint, state_dict
 
         path = fetch(CHECKPOINTS[name])

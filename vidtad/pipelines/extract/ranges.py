@@ -9,15 +9,9 @@ from pathlib import Path
 from vidtad.extractors.base import ClipConvention
 from vidtad.extractors.stream import feature_rows
 from vidtad.features import Provenance
-from vidtad.pipelines.extract.extraction import (
-    Decoding,
-    LoadedExtractor,
-    Progress,
-    expected_frames,
-    no_progress,
-    provenance_of,
-)
+from vidtad.pipelines.extract.extraction import Decoding, LoadedExtractor, expected_frames, provenance_of
 from vidtad.pipelines.extract.resume import Scratch, Span
+from vidtad.progress import Progress, no_progress
 from vidtad.runtime.locks import claim
 from vidtad.video import Frame, resample
 from vidtad.video.index import Index, Inexact, read_index

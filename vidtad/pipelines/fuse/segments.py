@@ -9,9 +9,9 @@ import numpy as np
 
 from vidtad.errors import InputError
 from vidtad.formats.ava import ava_classes
-from vidtad.heads.actionformer.presets import ActionFormerDecoding
+from vidtad.heads.registry import HEADS
 from vidtad.pipelines.fuse.person import common_classes, ensemble
-from vidtad.postprocess import REACT, Detections, Nms, fuse_video_scores, soft_nms
+from vidtad.postprocess import Detections, Nms, fuse_video_scores, soft_nms
 from vidtad.runtime.files import read_json
 from vidtad.timeline import Segment, Timeline
 
@@ -161,12 +161,12 @@ def common_rule(timelines: Sequence[Timeline]) -> Nms:
     The largest of their `top_k`, never below the usual 200, so that none is cut shorter than it was; `sigma` where
     they agree on it. Classes stay apart unless every detector suppressed them together.
     """
-    heads = {"react": asdict(REACT), "actionformer": asdict(ActionFormerDecoding())}
     decoded = []
     for timeline in timelines:
         stated, head = timeline.detector.get("decoding"), timeline.detector.get("head")
         if isinstance(stated, Mapping):  # what a bundle leaves out is its head's default
-            decoded.append({**heads.get(str(head), {}), **stated})
+            defaults = asdict(HEADS[head].decoding()()) if isinstance(head, str) and head in HEADS else {}
+            decoded.append({**defaults, **stated})
     usual = Nms()
     most = [d["top_k"] for d in decoded if type(d.get("top_k")) is int and d["top_k"] > 0]
     sigmas = {float(d["sigma"]) for d in decoded if isinstance(d.get("sigma"), int | float)}

@@ -1,6 +1,5 @@
 """Labelled boxes and videos to a bundle of a person-box head, with its frame mAP on held-out videos."""
 
-import difflib
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -21,76 +20,24 @@ from vidtad.extractors.keyframes import KeyframeConvention
 from vidtad.formats.ava import Boxes, ava_classes, image_key, read_label_map
 from vidtad.formats.person_labels import PersonLabels, read_person_labels, targets_of
 from vidtad.heads.person.boxes import People
-from vidtad.heads.person.bundle import person_bundle, sampling_of
+from vidtad.heads.person.bundle import parts_of, person_bundle, sampling_of
 from vidtad.heads.person.feature_bank import Banks, load_banks, save_banks
+from vidtad.heads.person.initial_weights import pretrained, starting_network, usual_trunk
+from vidtad.heads.person.job import PeopleJob
 from vidtad.heads.person.recipes import find_preset, shortened
 from vidtad.heads.person.scoring import Scorer
-from vidtad.heads.person.training import Augmentation, Clips, Keyframe, PeopleHead, fill_banks
+from vidtad.heads.person.training import Clips, Keyframe, PeopleHead, fill_banks
 from vidtad.hub.bundle import Bundle, bundle_name, save_bundle
 from vidtad.models.acfb import AcfbHead
-from vidtad.models.people import HEADS, PersonNetwork
-from vidtad.models.people_losses import TransformerLosses
+from vidtad.models.people import PersonNetwork
 from vidtad.models.roi import POSES
 from vidtad.pipelines.extract.extraction import digest
 from vidtad.pipelines.train.data import files_inside
-from vidtad.pipelines.train.initial_weights import pretrained, starting_network, usual_trunk
 from vidtad.runtime.files import VIDEO_SUFFIXES, sha256
 from vidtad.training.distributed import join, wait
 from vidtad.training.loop import Schedule, learns_in, train
 
 BATCHES = 1500
-
-
-@dataclass(frozen=True)
-class PeopleJob:
-    """What training was asked.
-
-    `annotations`: AVA rows, see `formats.person_labels`; `label_map`: names of their numbers. `trunk`: a name of
-    `person_presets.TRUNKS` (None: that of `start`, else SlowFast, for the Action Transformer I3D). `start`: a
-    bundle to go on from (its trunk, and its head where that is of the same kind and size); for `acfb` also a
-    trained `acar` bundle, which then fills the bank (trunk and bank stay as they are while the head learns).
-    `weights`: of the trunk instead: a file, a checkpoint id, `random` or `random:SEED`; None without a `start`: that
-    of `starting.PRETRAINED`. `config`: the head's, for other sizes than the published or those of `start`.
-    `schedule`: None for one scaled to the data. `convention`: None for the trunk's. `freeze_trunk`: only the head
-    learns. `preset`: a name of `recipes.PEOPLE_PRESETS`, for what is None of schedule, augmentation and, without a
-    `start`, trunk and config. `losses`: sampling and weights, of the Action Transformer (None: published ones).
-    `val_fraction`: share of the videos to hold out. `precision`: see `learns_in`; `auto` is float32. Raises InputError
-    for an unknown one, for bf16 on a CPU, and for a share outside 0 to 1.
-    """
-
-    annotations: Path
-    videos: Path
-    out: Path
-    model: str = "linear"
-    trunk: str | None = None
-    start: Path | None = None
-    weights: str | None = None
-    label_map: Path | None = None
-    config: Any = None
-    convention: KeyframeConvention | None = None
-    schedule: Schedule | None = None
-    augmentation: Augmentation | None = None
-    preset: str | None = None
-    losses: TransformerLosses | None = None
-    epochs: int | None = None
-    batch: int = 8
-    val_fraction: float = 0.2
-    freeze_trunk: bool = False
-    seed: int = 0
-    device: str = "cpu"
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.val_fraction < 1:
-            raise InputError(f"--val-fraction {self.val_fraction:g}: a share of the videos lies between 0 and 1")
-        lower = learns_in(self.precision, self.device) != "float32"
-        if lower and self.device == "cpu":
-            raise InputError("people learn in bf16 on a GPU alone: on a CPU, PyTorch's gradients of 3D maps may be NaN")
-
-    @property
-    def work(self) -> Path:
-        """Folder of checkpoints, the log and banks: a second run goes on where the first one stopped."""
-        return self.out.with_name(self.out.name + ".work")
 
 
 @dataclass(frozen=True)
@@ -128,9 +75,7 @@ def run_people_training(
 
     Raises InputError for anything unusable, RunError when training diverges or files cannot be written.
     """
-    if job.model not in HEADS:
-        near = difflib.get_close_matches(job.model, HEADS, n=1, cutoff=0.4) or sorted(HEADS)
-        raise InputError(f"no head is called {job.model!r}; did you mean {', '.join(near)}?")
+    parts_of(job.model)
     job = with_preset(job)
     if job.start is None and job.weights is None:
         job = replace(job, weights=pretrained(job.trunk or usual_trunk(job.model)))

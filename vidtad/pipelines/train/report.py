@@ -20,7 +20,8 @@ from vidtad.hub.bundle import Bundle
 from vidtad.labels import Check
 from vidtad.pipelines.train.data import Split
 from vidtad.pipelines.train.mistakes import Mistake, Operating, worst_mistakes
-from vidtad.training.plan import Plan, Published
+from vidtad.training.plan import Plan
+from vidtad.training.published import Published
 from vidtad.video import open_video
 
 THUMBNAIL_HEIGHT = 90

@@ -13,15 +13,16 @@ from vidtad.evaluation.scoring import evaluate
 from vidtad.features import Features
 from vidtad.formats.label_types import Labels
 from vidtad.formats.tables import Annotations, Predictions
-from vidtad.heads.react.training import TrainingVideo
+from vidtad.heads.registry import load_detector
 from vidtad.hub.bundle import Bundle
 from vidtad.labels import Check
-from vidtad.pipelines.detect.temporal import detect_features, load_detector
+from vidtad.pipelines.detect.temporal import detect_features
 from vidtad.pipelines.fuse.segments import VideoScores, fuse_timeline
 from vidtad.pipelines.train.data import Split
 from vidtad.pipelines.train.mistakes import best_operating_point, blind_predictions
 from vidtad.pipelines.train.report import Outcome
 from vidtad.training.plan import Facts, Plan
+from vidtad.training.video import TrainingVideo
 
 KEPT = ("protocol", "average_mAP", "mAP", "tiou_thresholds", "videos", "instances", "ap", "bootstrap")
 """Entries of an evaluation that a bundle keeps."""

@@ -20,7 +20,7 @@ from vidtad.extractors import GIVEN, find, streams_of
 from vidtad.features import Features, StoredRows, content_sha256
 from vidtad.formats.label_reading import read_labels
 from vidtad.formats.label_types import Labels
-from vidtad.heads.recipes import RECIPES
+from vidtad.heads.registry import HEADS, head_named
 from vidtad.hub.bundle import Bundle, bundle_name, save_bundle
 from vidtad.labels import Check, Duration, cleaned
 from vidtad.pipelines.extract.extraction import Decoding
@@ -53,7 +53,8 @@ from vidtad.pipelines.train.third_party_features import assumption, is_bare
 from vidtad.runtime.files import sha256, write_json, write_text
 from vidtad.training.distributed import join, wait
 from vidtad.training.loop import learns_in, train
-from vidtad.training.plan import Facts, Plan, Published, Recipe, planned, with_options
+from vidtad.training.plan import Facts, Plan, Recipe, planned, with_options
+from vidtad.training.published import Published
 
 
 @dataclass(frozen=True)
@@ -194,8 +195,10 @@ def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
 
 
 def _recipe(job: TrainingJob) -> Recipe:
-    if job.model not in RECIPES:
-        raise InputError(f"--model {job.model}: cannot be trained; there are {', '.join(RECIPES)}")
+    spec = head_named(job.model)
+    if spec.recipe is None:
+        trained = ", ".join(name for name, spec in HEADS.items() if spec.recipe is not None)
+        raise InputError(f"--model {job.model}: cannot be trained on features; there is {trained}")
     if job.videos is None and job.features is None:
         raise InputError("nothing to train on: pass --videos DIR, or --features DIR")
     if job.flow_from is not None:
@@ -208,7 +211,7 @@ def _recipe(job: TrainingJob) -> Recipe:
         raise InputError(f"--epochs {job.epochs}: at least 1")
     if job.protocol is not None and protocol_named(job.protocol).kind.startswith("ava"):
         raise InputError(f"--protocol {job.protocol}: scores boxes of people, which {job.model} does not find")
-    recipe = RECIPES[job.model]
+    recipe = spec.recipe()
     if job.preset is not None and job.preset not in recipe.presets:
         known = ", ".join(recipe.presets)
         raise InputError(f"--preset {job.preset}: there is no such recipe for this model; there is {known}")
@@ -326,14 +329,14 @@ def _data(job: TrainingJob, recipe: Recipe, labels: Labels, features: Mapping[st
             f"problem: no training video has {', '.join(unseen)}: it cannot be found, and counts as AP 0 where scored"
         )
     if len(classes) == 1:
-        rest = ": the contrastive phase, which compares classes, is left out" if job.model == "react" else ""
+        rest = f": {recipe.one_class_note}" if recipe.one_class_note else ""
         watcher.say(f"one class only ({classes[0]}){rest}")
     training = training_videos(learnt, features, split.train, numbers)
     grids = [held.grid for held in features.values()]
     step_s = float(np.median([float(grid.stride / grid.fps) for grid in grids]))
     facts = Facts.of(training, len(classes), step_s, grids[0].span / grids[0].stride)
     scored = learnt if scores is None else used
-    return Data(scored, features, split, classes, training, facts, scores, job.model == "actionformer")
+    return Data(scored, features, split, classes, training, facts, scores, recipe.fuses_geometric)
 
 
 def _digest(job: TrainingJob, plan: Plan, data: Data) -> str:

@@ -21,10 +21,10 @@ from vidtad.features import (
 )
 from vidtad.formats.label_reading import read_labels
 from vidtad.formats.label_types import Labels
-from vidtad.heads.actionformer.presets import EGO4D_VARIANTS, FeatureKind
-from vidtad.heads.recipes import RECIPES
+from vidtad.heads.registry import HEADS
 from vidtad.pipelines.train.data import Foreign
 from vidtad.pipelines.train.extractor import Sampling
+from vidtad.training.published import FeatureKind
 from vidtad.video import VideoInfo
 
 DOWNLOADED = "downloaded"
@@ -65,7 +65,7 @@ def assumption(labels: Labels, asked: Sampling, model: str, preset: str | None) 
                 widths.append(int(held.shape[1]))
         kinds = _kinds(model, preset)
         kind = kinds.get(widths[0])
-        sampled = kind or RECIPES[model].presets[preset]
+        sampled = kind or next(iter(kinds.values()))
         own = not (asked.stride or asked.window)
         provenance = _provenance(kind) if kind is not None and own else None
         stride, window = asked.stride or sampled.stride, asked.window or sampled.window
@@ -205,14 +205,11 @@ def _provenance(kind: FeatureKind, source_sha256: str = "") -> Provenance:
 
 def _kinds(model: str, preset: str) -> dict[int, FeatureKind]:
     """What a recipe's data set publishes, by the width of a row. Raises InputError for a recipe that is not there."""
-    recipe = RECIPES.get(model)
-    if recipe is None or preset not in recipe.presets:
-        known = ", ".join(f"{name} {p}" for name, r in RECIPES.items() for p in r.presets)
+    recipes = {name: spec.recipe() for name, spec in HEADS.items() if spec.recipe is not None}
+    if model not in recipes or preset not in recipes[model].presets:
+        known = ", ".join(f"{name} {p}" for name, recipe in recipes.items() for p in recipe.presets)
         raise InputError(f"{model} {preset}: no such published recipe; there is {known}")
-    kinds = [recipe.presets[preset]]
-    if preset == "ego4d":
-        kinds = [variant.features for variant in EGO4D_VARIANTS.values()]
-    return {sum(count for _, count in kind.channels): kind for kind in kinds}
+    return {sum(count for _, count in kind.channels): kind for kind in recipes[model].kinds(preset)}
 
 
 def _kind(model: str, preset: str, width: int, path: Path) -> FeatureKind:

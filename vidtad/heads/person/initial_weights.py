@@ -3,26 +3,23 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from vidtad.errors import InputError
 from vidtad.extractors.keyframes import KeyframeConvention
 from vidtad.extractors.person_presets import find_trunk, i3d_parts
-from vidtad.heads.person.bundle import convention_of, load_network
+from vidtad.heads.person.bundle import convention_of, load_network, parts_of
+from vidtad.heads.person.job import PeopleJob
 from vidtad.heads.person.options import random_seed
-from vidtad.heads.person.recipes import ACAR_R50
 from vidtad.hub.bundle import Bundle, load_bundle
 from vidtad.hub.fields import known_fields
 from vidtad.models.acar import AcarHead
 from vidtad.models.acfb import AcfbHead
 from vidtad.models.action_transformer import ActionTransformer, I3dHead
 from vidtad.models.loading import load_exactly, random_state
-from vidtad.models.people import HEADS, PersonNetwork
-
-if TYPE_CHECKING:
-    from vidtad.pipelines.train.person import PeopleJob
+from vidtad.models.people import PersonNetwork
 
 PRETRAINED = {
     "slowfast/ava": "slowfast-8x8-r50-kinetics400",
@@ -34,7 +31,7 @@ PRETRAINED = {
 
 def usual_trunk(model: str) -> str:
     """The trunk of a head where none is named."""
-    return "i3d/ava" if model == "action-transformer" else "slowfast/ava"
+    return parts_of(model).backbone
 
 
 def pretrained(trunk: str) -> str:
@@ -49,26 +46,22 @@ def pretrained(trunk: str) -> str:
 
 
 def _shape(model: str, trunk: str, start: Bundle | None) -> Any:
-    """The published head's configuration, or that of the head to go on from; a bank's maps are as wide as ACFB's.
-
-    ACAR's heads differ between its trunks: that of R101 is published for R101 alone.
-    """
-    kind = HEADS[model]
-    if start is None or start.head not in (model, "acar" if model == "acfb" else model):
-        return ACAR_R50.config if model == "acar" and trunk != "slowfast/acar-r101" else kind.default
-    found = known_fields(kind.config, start.head_config, f"bundle {start.name}: head_config")
-    return found if start.head == model else replace(kind.default, reduced=found.reduced, hidden=found.hidden)
+    """The published head's configuration, or that of the head to go on from; a bank's maps fit its head's."""
+    kind = parts_of(model)
+    if start is None or start.head not in (model, kind.fills_bank):
+        return kind.configs.get(trunk, kind.default)
+    config = known_fields(kind.config, start.head_config, f"bundle {start.name}: head_config")
+    return config if start.head == model or kind.adopts is None else kind.adopts(kind.default, config)
 
 
-def starting_network(job: "PeopleJob", classes: int, poses: int) -> tuple[PersonNetwork, str, KeyframeConvention]:
+def starting_network(job: PeopleJob, classes: int, poses: int) -> tuple[PersonNetwork, str, KeyframeConvention]:
     """(network, name of its trunk, its clips) that training begins with. Raises InputError."""
     start = load_bundle(job.start) if job.start is not None else None
-    if start is not None and start.head not in HEADS:
-        raise InputError(f"{job.start}: a {start.head} bundle says what happens when; start from one of people")
+    if start is not None:
+        parts_of(start.head, f"{job.start}: says what happens when, not who does it: ")
     trunk = job.trunk or (start.extractor if start else usual_trunk(job.model))
-    preset, kind = find_trunk(trunk), HEADS[job.model]
-    sizes: dict[str, Any] = {"classes": classes}
-    sizes["channels" if job.model == "action-transformer" else "width"] = preset.width
+    preset, kind = find_trunk(trunk), parts_of(job.model)
+    sizes: dict[str, Any] = {"classes": classes, kind.channels: preset.width}
     if hasattr(kind.default, "poses"):
         sizes["poses"] = poses
     head = kind.network(replace(job.config or _shape(job.model, trunk, start), **sizes))
@@ -79,14 +72,14 @@ def starting_network(job: "PeopleJob", classes: int, poses: int) -> tuple[Person
         network = PersonNetwork(source.trunk, head)
         if start.head == job.model and source.head.config == head.config:
             load_exactly(head, source.head.state_dict())
-        if isinstance(head, AcfbHead) and start.head == "acar":
+        if isinstance(head, AcfbHead) and start.head == kind.fills_bank:
             bank = source.head
         convention = job.convention or convention_of(start)[0]
     elif seed is not None:
         loaded = preset.network()
         network = PersonNetwork(load_exactly(loaded, random_state(loaded, seed)), head)
     else:
-        from vidtad.heads.catalogue import fetch
+        from vidtad.hub.download import fetch
         from vidtad.hub.reading import read_state_dict
 
         path = Path(str(job.weights)) if Path(str(job.weights)).is_file() else fetch(str(job.weights))
