@@ -9,8 +9,9 @@ from pathlib import Path
 
 import torch
 
-from tests.heads.actionformer import test_loop, test_people
 from tests.heads.actionformer import test_training as test_actionformer
+from tests.heads.person import test_training as test_people
+from tests.training import test_loop
 from vidtad.training.loop import Schedule, train
 
 PEOPLE = ("acar", "acfb", "action-transformer")

@@ -57,7 +57,7 @@ def test_react(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        (("--from", "resnet"), "no such layout"),
+        (("--from", "resnet"), "no layout is called"),
         (("--from", "actionformer", "--preset", "kinetics"), "no ActionFormer preset"),
         (("--from", "actionformer", "--preset", "thumos14"), "another shape"),
         (("--from", "react"), "missing"),

@@ -329,7 +329,7 @@ def test_a_video_without_pictures_is_left_out(clips, labels, flow, tmp_path) -> 
 )
 def test_train_refuses(clips, labels, flow, tmp_path, monkeypatch, options, sentence) -> None:
     monkeypatch.chdir(tmp_path)
-    for place in ("pipelines.extractors._published", "pipelines.extractors.random_weights"):
+    for place in ("pipelines.extract.load._published", "pipelines.extract.load.random_weights"):
         monkeypatch.setattr(f"vidtad.{place}", None)  # seen before weights are there
     out = tmp_path / "mine.safetensors"
     result = run(*training(labels, out, "--videos", clips, "--flow-from", flow, *options))

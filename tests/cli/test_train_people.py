@@ -131,7 +131,7 @@ def test_labels_of_the_other_kind_are_recognised(labelled: Path, tmp_path: Path)
     people = run("train", "--videos", labelled, "--annotations", segments, "--model", "acar", *QUICK, "--out", out)
     assert people.exit_code == 2 and "train --model react or actionformer on them" in people.stderr
     rows = run(*command(labelled, out, "--model", "react"))
-    assert rows.exit_code == 2 and "train --model linear, acar or action-transformer on them" in rows.stderr
+    assert rows.exit_code == 2 and "train --model linear or acar or acfb or action-transformer on them" in rows.stderr
     refused = run("train", "--videos", labelled, "--annotations", segments, "--freeze-trunk", "--out", out)
     assert refused.exit_code == 2 and "--freeze-trunk: not for --model react" in refused.stderr
 

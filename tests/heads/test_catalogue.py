@@ -16,6 +16,7 @@ from vidtad.heads.catalogue import (
     add,
     builtin_bundle,
     bundle_path,
+    fetch_detector,
     cache_dir,
     fetch,
     list_models,
@@ -154,7 +155,7 @@ def test_a_published_detector_with_an_address_is_preferred_to_the_demonstration(
     assert resolve_model("demo-linear")[0].demonstration
     asked = []
 
-    def offline(id):
+    def offline(id, **_):
         asked.append(id)
         raise RunError(f"{id} cannot be fetched")
 
@@ -231,7 +232,7 @@ def test_add_the_authors_react(tmp_path):
     assert all(torch.equal(bundle.head_weights[key], weights[key]) for key in weights)
     assert bundle.classes == THUMOS14_CLASSES and bundle.width == 2048
     assert bundle.training["checkpoint_sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert fetch("react-thumos14") == added.path
+    assert fetch_detector("react-thumos14") == added.path
     row = next(row for row in list_models() if row["name"] == "react-thumos14")
     assert (row["cached"], row["kind"], row["classes"]) == (True, "bundle", 20)
 

@@ -70,4 +70,4 @@ def layouts() -> dict[str, LayoutReader]:
 def trainable() -> list[str]:
     """Names of the heads that `vidtad train` trains: those on features first, then those on person boxes."""
     on_features = [name for name, spec in HEADS.items() if spec.recipe is not None]
-    return on_features + sorted(name for name, spec in HEADS.items() if spec.parts is not None)
+    return on_features + [name for name, spec in HEADS.items() if spec.parts is not None]

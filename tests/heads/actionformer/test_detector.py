@@ -187,5 +187,7 @@ def test_full_memory_halves_the_pieces_and_says_so(most: int, tmp_path: Path, mo
         return
     found = detector(values)
     assert detector.piece == 375 and "375 rows" in detector.warnings[0]
-    np.testing.assert_allclose(found.segments, whole.segments, atol=1e-3)
     np.testing.assert_allclose(found.scores, whole.scores, atol=1e-4)
+    # Detections whose scores rounding alone tells apart may change places.
+    by_place = [np.lexsort(detections.segments.round(2).T) for detections in (found, whole)]
+    np.testing.assert_allclose(found.segments[by_place[0]], whole.segments[by_place[1]], atol=1e-3)

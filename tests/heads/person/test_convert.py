@@ -11,7 +11,9 @@ from vidtad.extractors.person_presets import TRUNKS
 from vidtad.heads import catalogue as checkpoints
 from vidtad.heads.person.bundle import load_network
 from vidtad.heads.person.convert import RELEASED, bundle_from_people, class_names
+from vidtad.heads.registry import converters
 from vidtad.hub.bundle import Bundle, load_bundle
+from vidtad.hub.registry import CHECKPOINTS
 from vidtad.models.acar import AcarConfig, AcarHead
 from vidtad.models.loading import random_state
 from vidtad.models.roi import LinearConfig, LinearHead
@@ -114,8 +116,8 @@ def test_class_names_are_those_of_the_outputs() -> None:
 
 def test_every_released_detector_is_in_the_registry() -> None:
     for id, released in RELEASED.items():
-        assert checkpoints.CHECKPOINTS[id].task == "person detection" and released.trunk in TRUNKS
-        assert id in checkpoints.CONVERTERS
+        assert CHECKPOINTS[id].task == "person detection" and released.trunk in TRUNKS
+        assert id in converters()
     with pytest.raises(InputError, match="acar-r50-ava"):
         bundle_from_people({}, "acar")
 
@@ -124,8 +126,8 @@ def test_linear_is_fetched_and_turned_into_a_bundle_once(tmp_path: Path, monkeyp
     monkeypatch.setenv("VIDTAD_CACHE", str(tmp_path))
     downloads = []
 
-    def download(checkpoint: checkpoints.Checkpoint, **_: object) -> Path:
-        downloads.append(checkpoint.id)
+    def download(id: str, **_: object) -> Path:
+        downloads.append(id)
         torch.save(psf_release(), tmp_path / "file.pyth")
         return tmp_path / "file.pyth"
 
@@ -133,7 +135,7 @@ def test_linear_is_fetched_and_turned_into_a_bundle_once(tmp_path: Path, monkeyp
     monkeypatch.setattr(checkpoints, "_builtins", dict)
     bundle, hint = checkpoints.resolve_model("linear")
     assert isinstance(bundle, Bundle) and bundle.name == "slowfast-8x8-r50-ava" and hint is None
-    again = checkpoints.fetch("slowfast-8x8-r50-ava")
+    again = checkpoints.fetch_detector("slowfast-8x8-r50-ava")
     assert load_bundle(again).classes == bundle.classes and downloads == ["slowfast-8x8-r50-ava"]
     assert checkpoints.resolve_model("linear")[0].sha256 == load_bundle(again).sha256
 

@@ -5,7 +5,7 @@ import torch
 
 from vidtad.errors import InputError
 from vidtad.extractors import PRESETS, random_weights
-from vidtad.heads import catalogue as checkpoints
+from vidtad.hub import download
 from vidtad.hub.registry import CHECKPOINTS
 from vidtad.models import slowfast
 from vidtad.pipelines.extract.load import load_extractor
@@ -80,7 +80,7 @@ def test_acar_r101_has_its_own_pictures() -> None:
     ],
 )
 def test_weights_of_another_preset_are_refused_before_they_are_fetched(monkeypatch, name, id, right) -> None:
-    monkeypatch.setattr(checkpoints, "fetch", lambda id: pytest.fail(f"fetched {id}"))
+    monkeypatch.setattr(download, "fetch", lambda id: pytest.fail(f"fetched {id}"))
     with pytest.raises(InputError) as error:
         load_extractor(name, id)
     assert str(error.value).endswith((f"pass --extractor {right}", f"pass {right} to detect"))
@@ -89,7 +89,7 @@ def test_weights_of_another_preset_are_refused_before_they_are_fetched(monkeypat
 
 def test_weights_of_no_preset_and_those_of_both_are_taken(monkeypatch, tmp_path) -> None:
     path = tmp_path / "weights.pt"
-    monkeypatch.setattr(checkpoints, "fetch", lambda id: path)
+    monkeypatch.setattr(download, "fetch", lambda id: path)
     torch.save({"state_dict": random_weights("tsn")}, path)
     assert load_extractor("tsn", "tsn-r50-1x1x5-kinetics400-rgb").weights == "tsn-r50-1x1x5-kinetics400-rgb"
     torch.save(random_weights("r2plus1d/tsp"), path)
