@@ -2,13 +2,16 @@
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from vidtad.errors import InputError
-from vidtad.video.clock import plausible
+from vidtad.video.clock import check_rate, plausible, possible
+from vidtad.video.rates import average_rate, base_rate, guessed_rate, time_base
+from vidtad.video.stamps import DECODING, PRESENTATION, less_faulty, suspicious
 from vidtad.video.types import VideoInfo
 
 # 8192 x 8192: a 16000 x 16000 H.264 picture takes gigabytes and minutes although its file is under 1 MB.
@@ -25,7 +28,8 @@ class Promise:
 
     `duration_s` is None when nothing is promised; `solid` when it is the video stream's own sample table
     rather than the container's longest stream. `by_index`: no usable times, frames lie at k / fps.
-    `first_ticks`: container time of the first decodable frame, in units of `time_base` seconds.
+    `first_ticks`: container time of the first decodable frame, in units of `time_base` seconds. `stamps`: whether
+    frames are placed by their presentation or by their decoding times.
     """
 
     info: VideoInfo
@@ -38,6 +42,7 @@ class Promise:
     first_ticks: int | None
     interlaced: bool
     container: str
+    stamps: str = PRESENTATION
 
 
 def check_file(path: str | Path) -> None:
@@ -77,13 +82,20 @@ def open_container(path: str | Path) -> Any:
     av.logging.set_level(None)
     try:
         # An absolute path cannot be taken for a protocol or an option; nothing but files may be opened by it.
-        container = av.open(os.path.abspath(path), metadata_errors="replace", options={"protocol_whitelist": "file"})
+        container = av.open(os.path.abspath(path), options={"protocol_whitelist": "file"}, **_tolerant_metadata())
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise InputError(f"{path}: {_why_unreadable(path)}") from error
     if not container.streams.video and not container.streams.audio:
         container.close()
         raise InputError(f"{path}: {_why_unreadable(path)}")
     return container
+
+
+def _tolerant_metadata() -> dict[str, Any]:
+    """PyAV from 19 on reads tags of any bytes; before, it has to be told."""
+    import av
+
+    return {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
 
 
 def _why_unreadable(path: str | Path) -> str:
@@ -132,7 +144,7 @@ def video_stream(container: Any, path: str | Path) -> Any:
         raise InputError(f"{path}: a playlist, not a video; give the video file itself")
     if kind == "tty":
         raise InputError(f"{path}: not a video (it is text); give a video file")
-    if kind.endswith("_pipe") or kind in ("image2", "ico"):
+    if kind in ("image2", "ico") or (kind.endswith("_pipe") and not _several_pictures(path)):
         raise InputError(f"{path}: a picture, not a video; give a video file")
     attached = 0x400
     streams = [s for s in container.streams.video if not int(s.disposition) & attached]
@@ -151,16 +163,30 @@ def video_stream(container: Any, path: str | Path) -> Any:
     return stream
 
 
+def _several_pictures(path: str | Path) -> bool:
+    """Whether a file of pictures in a row holds more than two: a film of JPEGs, not a photograph and its preview."""
+    import av
+
+    with av.open(os.path.abspath(path), options={"protocol_whitelist": "file"}) as container:
+        try:
+            return sum(1 for _, packet in zip(range(4), container.demux(video=0), strict=False) if packet.size) > 2
+        except av.error.FFmpegError:
+            return False
+
+
 def _rate(stream: Any, path: str | Path, fps: Fraction | None) -> Fraction:
     """Average frames per second: claimed, else measured. Raises InputError when absurd and no `fps` is given."""
-    if rate_is_absurd(stream):
+    average = average_rate(stream)
+    if rate_is_absurd(stream, path):
         if fps is not None:
             return fps
-        said = f"{float(stream.average_rate):.6g} frames per second"
+        said = f"{float(average or 0):.6g} frames per second"
         raise InputError(f"{path}: the header claims an impossible frame rate ({said}); give it with --fps")
-    for claimed in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if plausible(claimed):
-            return Fraction(claimed)
+    for claimed in (average, guessed_rate(stream), base_rate(stream)):
+        if claimed is not None and plausible(claimed):
+            return claimed
+    if average is not None and _borne_out(average, path):
+        return average
     measured = _measured_rate(path) or fps
     if measured is None:
         raise InputError(f"{path}: the header says no frame rate; give it with --fps")
@@ -177,23 +203,32 @@ def _measured_rate(path: str | Path) -> Fraction | None:
                 times.append(packet.pts)
             if len(times) == PACKETS_MEASURED:
                 break
-        span = (max(times) - min(times)) * Fraction(stream.time_base) if times else Fraction(0)
-        rate = Fraction((len(times) - 1) / span).limit_denominator(1001) if span else None
-        return rate if plausible(rate) else None
+        span = (max(times) - min(times)) * time_base(stream) if times else Fraction(0)
+        rate = Fraction((len(times) - 1) / span).limit_denominator(100_000) if span else None
+        return rate if possible(rate) else None
 
 
-def rate_is_absurd(stream: Any) -> bool:
+def rate_is_absurd(stream: Any, path: str | Path) -> bool:
     """Whether the header's rate is a number no camera has, so that its times are worthless too.
 
     The average alone may be one (DV: the ticks of its clock); the base rate is what the frames' times are spaced by.
+    A rate beyond the usual ones (high-speed recordings, a picture an hour) holds where the packets' times bear it out.
     """
-    return stream.average_rate is not None and not (plausible(stream.average_rate) or plausible(stream.base_rate))
+    average = average_rate(stream)
+    if average is None or plausible(average) or plausible(base_rate(stream)):
+        return False
+    return not _borne_out(average, path)
+
+
+def _borne_out(rate: Fraction, path: str | Path) -> bool:
+    measured = _measured_rate(path) if possible(rate) else None
+    return measured is not None and abs(measured - rate) <= rate / 10
 
 
 def _promised(container: Any, stream: Any, rate: Fraction) -> tuple[float | None, bool]:
     """(seconds, solid) the header promises for the video."""
     if stream.duration:
-        own = float(stream.duration * stream.time_base)
+        own = float(stream.duration * time_base(stream))
         counted = float(stream.frames / rate) if stream.frames else own
         # A sample table that contradicts the duration field wins: the field is the one that tools get wrong.
         return (own if abs(own - counted) <= 0.1 * counted + 0.5 else counted), bool(stream.frames)
@@ -201,7 +236,7 @@ def _promised(container: Any, stream: Any, rate: Fraction) -> tuple[float | None
     try:
         hours, minutes, seconds = tag.split(":")
         tagged = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-        start = float((stream.start_time or 0) * stream.time_base)
+        start = float((stream.start_time or 0) * time_base(stream))
         if 0 < tagged - start < 10**7:
             return tagged - start, True
     except ValueError:
@@ -215,26 +250,42 @@ def examine(path: str | Path, *, fps: Fraction | None = None) -> Promise:
     """Read the header and the first decodable frame. Raises InputError as `probe` does."""
     with open_container(path) as container:
         stream = video_stream(container, path)
-        return judge(path, container, stream, first_frame(container, stream), fps)
+        sent: list[int | None] = []
+        return judge(path, container, stream, first_frame(container, stream, sent), fps, sent)
 
 
-def judge(path: str | Path, container: Any, stream: Any, first: Any, fps: Fraction | None) -> Promise:
-    """What header and first decoded frame (PyAV; None: there is none) promise. Raises InputError."""
-    if fps is not None and not plausible(fps):
-        raise InputError(f"A frame rate of {fps} per second is out of range: give one from 0.01 to 1000")
+def judge(
+    path: str | Path,
+    container: Any,
+    stream: Any,
+    first: Any,
+    fps: Fraction | None,
+    sent: Sequence[int | None] = (),
+) -> Promise:
+    """What header and first decoded frame (PyAV; None: there is none) promise. Raises InputError.
+
+    `sent`: presentation times of the packets that the decoder was given until then, in their order.
+    """
+    if fps is not None:
+        check_rate(fps)
     if first is None:
         raise InputError(f"{path}: no frame of it can be decoded; the file is damaged or not a video")
     if first.width * first.height > MOST_PIXELS:
         raise InputError(f"{path}: pictures of {first.width} x {first.height} pixels are too large")
-    absurd = rate_is_absurd(stream)
-    by_index = absurd or first.pts is None
+    absurd = rate_is_absurd(stream, path)
+    pictures = container.format.name.endswith("_pipe") or container.format.name == "mjpeg"  # their rate is made up
+    by_index = absurd or pictures or first.pts is None
     # A raw stream's average rate is the demuxer's default; the guess comes from the pictures themselves.
-    untimed = stream.guessed_rate if by_index and not absurd and plausible(stream.guessed_rate) else None
+    guess = guessed_rate(stream)
+    untimed = guess if by_index and not absurd and plausible(guess) else None
     rate = (fps or untimed if by_index else None) or _rate(stream, path, fps)
     frames = stream.frames or None
     promised, solid = _promised(container, stream, rate)
     if by_index:
         promised, solid = (float(frames / rate), True) if frames else (None, False)
+    stamps = PRESENTATION
+    if not by_index and suspicious(stream, sent):
+        stamps = less_faulty(lambda: open_container(path), lambda opened: video_stream(opened, path))
     turns = quarter_turns(first)
     info = VideoInfo(
         path=str(path),
@@ -246,7 +297,7 @@ def judge(path: str | Path, container: Any, stream: Any, first: Any, fps: Fracti
         codec=stream.codec.canonical_name if hasattr(stream.codec, "canonical_name") else stream.name,
         rotation=turns * 90,
         constant_rate=by_index or _looks_constant(stream),
-        start_s=0.0 if by_index else float(first.pts * first.time_base),
+        start_s=0.0 if by_index else float(first.pts * time_base(first)),
     )
     return Promise(
         info=info,
@@ -254,16 +305,23 @@ def judge(path: str | Path, container: Any, stream: Any, first: Any, fps: Fracti
         duration_s=promised,
         solid=solid,
         by_index=by_index,
-        warnings=_warnings(path, info, first, by_index, fps),
-        time_base=Fraction(stream.time_base),
-        first_ticks=first.pts,
+        warnings=_warnings(path, info, first, by_index, fps, stamps),
+        time_base=time_base(stream),
+        first_ticks=first.dts if stamps == DECODING else first.pts,
+        stamps=stamps,
         interlaced=bool(first.interlaced_frame),
         container=container.format.name,
     )
 
 
-def _warnings(path: str | Path, info: VideoInfo, first: Any, by_index: bool, fps: Fraction | None) -> tuple[str, ...]:
+def _warnings(
+    path: str | Path, info: VideoInfo, first: Any, by_index: bool, fps: Fraction | None, stamps: str
+) -> tuple[str, ...]:
     warnings = []
+    if stamps == DECODING:
+        warnings.append(
+            f"{path}: its presentation times are out of order; frames are placed by the decoding times, which are sound"
+        )
     if by_index:
         source = "as given with --fps" if fps else "a guess; give the true one with --fps"
         warnings.append(
@@ -276,8 +334,8 @@ def _warnings(path: str | Path, info: VideoInfo, first: Any, by_index: bool, fps
 
 
 def _looks_constant(stream: Any) -> bool:
-    average, base = stream.average_rate, stream.base_rate
-    return not (plausible(average) and base and abs(average - base) > average / 100)
+    average, base = average_rate(stream), base_rate(stream)
+    return not (average and base and plausible(average) and abs(average - base) > average / 100)
 
 
 def _length(path: str | Path, rate: Fraction) -> float:
@@ -294,11 +352,16 @@ def _length(path: str | Path, rate: Fraction) -> float:
     return float(packets / rate)
 
 
-def first_frame(container: Any, stream: Any) -> Any:
-    """The first frame that decodes (PyAV), or None after a bounded number of packets."""
+def first_frame(container: Any, stream: Any, sent: list[int | None] | None = None) -> Any:
+    """The first frame that decodes (PyAV), or None after a bounded number of packets.
+
+    `sent` is filled with the presentation times of the packets given to the decoder.
+    """
     import av
 
     for number, packet in enumerate(packets_of(container, stream)):
+        if sent is not None and packet.size:
+            sent.append(packet.pts)
         try:
             for frame in packet.decode():
                 return frame

@@ -7,7 +7,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from vidtad.errors import InputError
-from vidtad.video.clock import Clock
+from vidtad.video.clock import Clock, Stamp
 from vidtad.video.plan import PacketPlan, read_plan
 from vidtad.video.pyav import PyavDecoder
 from vidtad.video.reader import Video, Walk, as_found, open_video
@@ -31,14 +31,14 @@ class Index:
 
     def _counted(self, last_length: int) -> Clock:
         clock = Clock(self.promise.time_base, self.info.fps, False, self.promise.duration_s)
-        for ticks in self.plan.times:
-            clock.place(ticks, last_length)
+        for _ in clock.placed(Stamp(None, ticks, last_length) for ticks in self.plan.times):
+            pass
         return clock
 
     @property
     def sound(self) -> bool:
         """Whether times increase from the first frame to the last without a repair."""
-        return not self._clock.rebased and self._first == (self.promise.first_ticks or 0)
+        return not (self._clock.jumps or self._clock.moved) and self._first == (self.promise.first_ticks or 0)
 
     def __len__(self) -> int:
         return len(self.plan.times)

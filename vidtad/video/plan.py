@@ -7,7 +7,9 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+from vidtad.video.clock import WILD_JUMP_S
 from vidtad.video.header import Promise, open_container, packets_of, video_stream
+from vidtad.video.stamps import PRESENTATION
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def read_plan(path: str | Path, promise: Promise) -> PacketPlan:
     """Demux the whole file (no decoding). Raises InputError when it cannot be opened."""
     times, keyframes = array("q"), array("q")
     doubt = "it carries no usable frame times" if promise.by_index or promise.first_ticks is None else ""
+    if promise.stamps != PRESENTATION:
+        doubt = "its frame times are those of decoding"
     first, last_dts = promise.first_ticks or 0, None
     last_length, latest = 0, None
     with open_container(path) as container:
@@ -72,4 +76,7 @@ def read_plan(path: str | Path, promise: Promise) -> PacketPlan:
         doubt = doubt or "no packet of it can be read"
     if any(early == late for early, late in pairwise(times)):
         doubt = doubt or "frame times repeat"
+    if times and promise.duration_s is not None:
+        late_s = float((times[-1] - first) * promise.time_base) - promise.duration_s
+        doubt = doubt or ("a frame time lies far past its end" if late_s > WILD_JUMP_S else "")
     return PacketPlan(times, keyframes, doubt, last_length)

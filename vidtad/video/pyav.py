@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 
 from vidtad.video.header import Promise, judge, open_container, quarter_turns, video_stream
+from vidtad.video.rates import time_base
 from vidtad.video.scale import Scaler
+from vidtad.video.stamps import DECODING
 from vidtad.video.types import Damage, Decoded
 
 # Consecutive read errors after which the rest of a file is given up.
@@ -47,7 +49,10 @@ class PyavDecoder:
         self.container = open_container(path)
         self.stream = video_stream(self.container, path)
         self.stream.thread_type = "AUTO"
-        self.time_base = Fraction(self.stream.time_base)
+        self.time_base = time_base(self.stream)
+        self._by_decoding = promise is not None and promise.stamps == DECODING
+        self._step = 1
+        self._sent: list[int | None] | None = []
         self.damage = Damage()
         self._turns: int | None = None
         self._scaler = Scaler()
@@ -81,9 +86,14 @@ class PyavDecoder:
         flow = self._frames()
         first = next(flow, None)
         picture = first.picture if first else None
-        self._peeked = chain([first], flow) if first else flow
         frame = picture.frame if isinstance(picture, AvPicture) else None
-        return judge(self.path, self.container, self.stream, frame, fps)
+        sent, self._sent = self._sent or [], None
+        promise = judge(self.path, self.container, self.stream, frame, fps, sent)
+        if first is not None and frame is not None and promise.stamps == DECODING:
+            self._by_decoding, first = True, replace(first, ticks=frame.dts)
+            self._last = frame.dts
+        self._peeked = chain([first], flow) if first else flow
+        return promise
 
     def decode(self) -> Iterator[Decoded]:
         """Every frame once, in presentation order, upright; after `seek`, those from there on."""
@@ -100,7 +110,11 @@ class PyavDecoder:
             self.damage.lose(ticks)
 
     def _handed(self, frame: Any) -> Decoded:
-        ticks = frame.pts
+        ticks = frame.dts if self._by_decoding else frame.pts
+        if self._by_decoding and self._last is not None:
+            if ticks is None:  # the decoder's last frames come without a packet of their own
+                ticks = self._last + self._step
+            self._step = max(1, ticks - self._last)
         if ticks is None or (self._last is not None and ticks <= self._last):
             self._orderly = False
         else:
@@ -137,8 +151,10 @@ class PyavDecoder:
                 packets = self.container.demux(self.stream)
                 continue
             errors = 0
+            if self._sent is not None and packet.size:
+                self._sent.append(packet.pts)
             if packet.pts is not None and packet.size and not packet.is_discard:
-                heapq.heappush(self._pending, packet.pts)
+                heapq.heappush(self._pending, packet.dts if self._by_decoding and packet.dts else packet.pts)
                 if len(self._pending) > MOST_PENDING:
                     heapq.heappop(self._pending)
             yield packet

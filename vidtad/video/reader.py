@@ -10,7 +10,7 @@ from typing import Protocol
 from vidtad.errors import InputError
 from vidtad.video.access import Access
 from vidtad.video.backends import decoder_class
-from vidtad.video.clock import Clock
+from vidtad.video.clock import Clock, Stamp
 from vidtad.video.header import Promise, examine, open_container, packets_of
 from vidtad.video.isolate import IsolatedDecoder
 from vidtad.video.pyav import PyavDecoder
@@ -169,6 +169,11 @@ def as_found(info: VideoInfo, found: DecodeReport) -> VideoInfo:
     )
 
 
+def _places(first_s: Sequence[float], count: int) -> str:
+    """The first few places in seconds, in words."""
+    return ", ".join(f"{at:.2f}" for at in first_s) + " s" + (" and further places" if count > len(first_s) else "")
+
+
 class Walked(Protocol):
     """What a pass is over."""
 
@@ -185,19 +190,21 @@ class Walk:
         self.clock = Clock(source.time_base, video.info.fps, promise.by_index, promise.duration_s)
         self.count = 0
         self.damaged = 0
-        self.first_damaged: int | None = None
+        self.first_damaged: int | Fraction | None = None
         self.resized_to: tuple[int, int] | None = None
 
     def frames(self) -> Iterator[Frame]:
-        for decoded in self.source.decode():
-            failures = self.source.damage.failures
-            yield self._frame(decoded, failures > 0)
-            if self.video.strict and (failures or self.damaged):
+        for decoded, ticks in self.clock.placed(self._stamps()):
+            yield self._frame(decoded, ticks)
+            if self.video.strict and (self.source.damage.failures or self.damaged):
                 raise InputError(self._damage_sentence(self.broke_at(), 0.0))
 
-    def _frame(self, decoded: Decoded, after_loss: bool) -> Frame:
+    def _stamps(self) -> Iterator[Stamp[Decoded]]:
+        for decoded in self.source.decode():
+            yield Stamp(decoded, decoded.ticks, decoded.duration, self.source.damage.failures > 0)
+
+    def _frame(self, decoded: Decoded, ticks: int | Fraction) -> Frame:
         clock, info = self.clock, self.video.info
-        ticks = clock.place(decoded.ticks, decoded.duration, after_loss)
         if decoded.damaged:
             self.damaged += 1
             self.first_damaged = ticks if self.first_damaged is None else self.first_damaged
@@ -216,7 +223,8 @@ class Walk:
 
     def broke_at(self) -> float | None:
         """Seconds of the first damage, or None."""
-        damage, places = self.source.damage, []
+        damage = self.source.damage
+        places: list[int | Fraction] = []
         if self.first_damaged is not None:
             places.append(self.first_damaged)
         if damage.first_lost is not None and self.clock.first is not None and not self.clock.by_index:
@@ -228,7 +236,7 @@ class Walk:
     def missing(self, end_s: float) -> float:
         """Seconds of the promised duration that are absent at the end, 0 when nothing notable is."""
         promised = self.promise.duration_s
-        if promised is None or self.clock.rebased:
+        if promised is None or self.clock.jumps:
             return 0.0
         short = promised - end_s
         slack = max(0.25, 2.5 / float(self.video.info.fps))
@@ -273,10 +281,15 @@ class Walk:
         if missing:
             broke_at = min(broke_at or end_s, end_s)
         warnings = list(self.promise.warnings)
-        if clock.rebased:
-            places = ", ".join(f"{at:.2f}" for at in clock.rebased_at_s)
-            more = " and further places" if clock.rebased > len(clock.rebased_at_s) else ""
-            warnings.append(f"{self.video.path}: its clock jumps at {places} s{more}; times were joined up")
+        if clock.jumps:
+            places = _places(clock.jumps_at_s, clock.jumps)
+            warnings.append(f"{self.video.path}: its clock jumps at {places}; times were joined up")
+        if clock.moved:
+            places = _places(clock.moved_at_s, clock.moved)
+            warnings.append(
+                f"{self.video.path}: {clock.moved} of {self.count} frame times are missing, repeated or out of order "
+                f"({places}); those frames were placed between their neighbours"
+            )
         if self.resized_to:
             width, height = self.resized_to
             warnings.append(
