@@ -19,8 +19,9 @@ import numpy as np
 from vidtad.errors import InputError
 from vidtad.video.header import Promise
 from vidtad.video.plan import read_plan
-from vidtad.video.pyav import PyavDecoder
+from vidtad.video.pyav import AvPicture, PyavDecoder
 from vidtad.video.scale import Scaler
+from vidtad.video.shown import SDR, dynamic_range
 from vidtad.video.types import Damage, Decoded, Decoder
 
 TORCHCODEC_CHUNK = 8
@@ -57,9 +58,15 @@ class PlannedDecoder:
         self.time_base = promise.time_base
         self.damage = Damage()
         self.plan = read_plan(path, promise)
-        doubt = self.plan.doubt or self.unsuited()
+        doubt = self.plan.doubt or self._general() or self.unsuited()
         if doubt:
             raise self.refusal(doubt)
+
+    def _general(self) -> str:
+        """What only PyAV is asked for rightly: one of several films, mirrored pictures."""
+        if self.promise.several:
+            return "it holds several films"
+        return "its pictures are mirrored" if self.promise.info.mirrored else ""
 
     def unsuited(self) -> str:
         """Why this backend must not be used on this file, or ''."""
@@ -143,8 +150,16 @@ class OpencvDecoder(PlannedDecoder):
     name = "opencv"
 
     def unsuited(self) -> str:
-        """Interlaced pictures come out of several OpenCV releases as near-black rubbish with read() true."""
-        return "interlaced pictures come out as rubbish" if self.promise.interlaced else ""
+        """Interlaced pictures come out of several OpenCV releases as rubbish, with read() true; HDR it tone-maps."""
+        if self.promise.interlaced:
+            return "interlaced pictures come out as rubbish"
+        return "HDR comes out tone-mapped, as by no other decoder" if self.promise.info.dynamic_range != SDR else ""
+
+    def _doubt(self, frame: Any) -> str:
+        """Why it must not be trusted with a frame (PyAV's), or ''. A broadcast may change in the middle."""
+        if frame.interlaced_frame:
+            return "interlaced pictures come out as rubbish"
+        return "HDR comes out tone-mapped, as by no other decoder" if dynamic_range(frame) != SDR else ""
 
     def pictures(self) -> Iterator[np.ndarray]:
         """Upright RGB pictures (H, W, 3) uint8 in presentation order."""
@@ -153,13 +168,21 @@ class OpencvDecoder(PlannedDecoder):
         cv2 = self.module("cv2", "opencv")
         # The back end is named so that a % in the file name is not taken for an image sequence.
         capture = cv2.VideoCapture(str(Path(self.path).absolute()), cv2.CAP_FFMPEG)
+        # OpenCV says nothing of a frame's kind: PyAV decodes beside it, without converting, and is asked about each.
+        beside = PyavDecoder(self.path, self.promise)
         try:
-            while True:
-                found, picture = capture.read()
-                if not found:
+            for decoded in beside.decode():
+                doubt = self._doubt(decoded.picture.frame) if isinstance(decoded.picture, AvPicture) else ""
+                if doubt:
+                    raise self.refusal(f"{doubt}, from {float(decoded.ticks or 0) * float(self.time_base):.2f} s on")
+                there, pixels = capture.read()
+                if not there:
                     return
-                yield cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+                yield cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+            while (answer := capture.read())[0]:
+                yield cv2.cvtColor(answer[1], cv2.COLOR_BGR2RGB)
         finally:
+            beside.close()
             capture.release()
 
 

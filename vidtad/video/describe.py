@@ -13,8 +13,8 @@ def describe(
     """Decode the file to its end (pictures are not converted) and say what it is.
 
     Keys: path, bytes, decoder, container, codec, width, height (pixels as shown), rotation (degrees
-    counter-clockwise), fps, fps_exact, constant_rate, duration_s, frames, start_s; promised: {frames,
-    duration_s} as the header has them or null; damage: {damaged_frames, lost_packets, broke_at_s, missing_s}
+    counter-clockwise), mirrored, dynamic_range, fps, fps_exact, constant_rate, duration_s, frames,
+    start_s; promised: {frames, duration_s} as the header has them or null; damage: {damaged_frames, lost_packets, broke_at_s, missing_s}
     or null; warnings. With `frames` also frame_times_s, the time in seconds of every frame from 0, increasing.
     `fps` and the errors raised are those of `vidtad.video.open_video`.
     """
@@ -34,6 +34,8 @@ def describe(
         "width": found.width,
         "height": found.height,
         "rotation": found.rotation,
+        "mirrored": found.mirrored,
+        "dynamic_range": found.dynamic_range,
         "fps": float(found.fps),
         "fps_exact": str(found.fps),
         "constant_rate": found.constant_rate,

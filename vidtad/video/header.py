@@ -11,6 +11,7 @@ from typing import Any
 from vidtad.errors import InputError
 from vidtad.video.clock import check_rate, plausible, possible
 from vidtad.video.rates import average_rate, base_rate, guessed_rate, time_base
+from vidtad.video.shown import SDR, dynamic_range, orientation_of
 from vidtad.video.stamps import DECODING, PRESENTATION, less_faulty, suspicious
 from vidtad.video.types import VideoInfo
 
@@ -20,6 +21,8 @@ PICTURE_MAGIC = (b"\xff\xd8\xff", b"\x89PNG", b"BM", b"II*\0", b"MM\0*")
 PLAYLISTS = {"hls", "concat", "dash", "imf"}
 PACKETS_BEFORE_FIRST_FRAME = 2000
 PACKETS_MEASURED = 250
+# FFmpeg's AV_DISPOSITION_DEFAULT and AV_DISPOSITION_ATTACHED_PIC.
+DEFAULT, ATTACHED_PICTURE = 0x1, 0x400
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Promise:
     `duration_s` is None when nothing is promised; `solid` when it is the video stream's own sample table
     rather than the container's longest stream. `by_index`: no usable times, frames lie at k / fps.
     `first_ticks`: container time of the first decodable frame, in units of `time_base` seconds. `stamps`: whether
-    frames are placed by their presentation or by their decoding times.
+    frames are placed by their presentation or by their decoding times. `several`: the file holds further films.
     """
 
     info: VideoInfo
@@ -43,6 +46,7 @@ class Promise:
     interlaced: bool
     container: str
     stamps: str = PRESENTATION
+    several: bool = False
 
 
 def check_file(path: str | Path) -> None:
@@ -138,7 +142,10 @@ def _has_moov(path: str | Path) -> bool:
 
 
 def video_stream(container: Any, path: str | Path) -> Any:
-    """The first real video stream (cover pictures are skipped). Raises InputError when there is none."""
+    """The stream that is the film. Raises InputError when there is none.
+
+    Cover pictures are skipped. Of several, the one marked as default is taken, else the one FFmpeg thinks best.
+    """
     kind = container.format.name
     if kind in PLAYLISTS:
         raise InputError(f"{path}: a playlist, not a video; give the video file itself")
@@ -146,12 +153,12 @@ def video_stream(container: Any, path: str | Path) -> Any:
         raise InputError(f"{path}: not a video (it is text); give a video file")
     if kind in ("image2", "ico") or (kind.endswith("_pipe") and not _several_pictures(path)):
         raise InputError(f"{path}: a picture, not a video; give a video file")
-    attached = 0x400
-    streams = [s for s in container.streams.video if not int(s.disposition) & attached]
+    streams = films(container)
     if not streams:
         what = "only a cover picture" if container.streams.video else "only sound"
         raise InputError(f"{path}: no video stream ({what}); give a file with moving pictures")
-    stream = streams[0]
+    marked = [stream for stream in streams if int(stream.disposition) & DEFAULT]
+    stream = marked[0] if len(marked) == 1 else _best(container, marked or streams)
     if stream.codec_context is None:
         raise InputError(f"{path}: no decoder for this kind of video; convert it, for example to H.264")
     width, height = stream.codec_context.width, stream.codec_context.height
@@ -172,6 +179,17 @@ def _several_pictures(path: str | Path) -> bool:
             return sum(1 for _, packet in zip(range(4), container.demux(video=0), strict=False) if packet.size) > 2
         except av.error.FFmpegError:
             return False
+
+
+def films(container: Any) -> list[Any]:
+    """Video streams that are no cover pictures."""
+    return [stream for stream in container.streams.video if not int(stream.disposition) & ATTACHED_PICTURE]
+
+
+def _best(container: Any, streams: Sequence[Any]) -> Any:
+    best = container.streams.best("video")
+    numbers = [stream.index for stream in streams]
+    return streams[numbers.index(best.index)] if best is not None and best.index in numbers else streams[0]
 
 
 def _rate(stream: Any, path: str | Path, fps: Fraction | None) -> Fraction:
@@ -286,16 +304,18 @@ def judge(
     stamps = PRESENTATION
     if not by_index and suspicious(stream, sent):
         stamps = less_faulty(lambda: open_container(path), lambda opened: video_stream(opened, path))
-    turns = quarter_turns(first)
+    shown = orientation_of(first)
     info = VideoInfo(
         path=str(path),
-        width=first.height if turns % 2 else first.width,
-        height=first.width if turns % 2 else first.height,
+        width=first.height if shown.swaps else first.width,
+        height=first.width if shown.swaps else first.height,
         fps=rate,
         duration_s=_length(path, rate) if promised is None else promised,
         frames=frames,
         codec=stream.codec.canonical_name if hasattr(stream.codec, "canonical_name") else stream.name,
-        rotation=turns * 90,
+        rotation=shown.turns * 90,
+        mirrored=shown.mirrored,
+        dynamic_range=dynamic_range(first),
         constant_rate=by_index or _looks_constant(stream),
         start_s=0.0 if by_index else float(first.pts * time_base(first)),
     )
@@ -305,12 +325,26 @@ def judge(
         duration_s=promised,
         solid=solid,
         by_index=by_index,
-        warnings=_warnings(path, info, first, by_index, fps, stamps),
+        warnings=(*_choice(path, container, stream), *_warnings(path, info, first, by_index, fps, stamps)),
         time_base=time_base(stream),
         first_ticks=first.dts if stamps == DECODING else first.pts,
         stamps=stamps,
         interlaced=bool(first.interlaced_frame),
+        several=len(films(container)) > 1,
         container=container.format.name,
+    )
+
+
+def _choice(path: str | Path, container: Any, stream: Any) -> tuple[str, ...]:
+    """One line that names the film taken, where a file has several."""
+    there = films(container)
+    if len(there) < 2:
+        return ()
+    context = stream.codec_context
+    why = "marked as default" if int(stream.disposition) & DEFAULT else "the one a player takes"
+    return (
+        f"{path}: holds {len(there)} films; stream {stream.index} is taken ({context.name}, {context.width} x "
+        f"{context.height}, {why})",
     )
 
 
@@ -330,6 +364,10 @@ def _warnings(
         )
     if first.rotation % 90:
         warnings.append(f"{path}: rotated by {first.rotation} degrees; shown turned by {info.rotation}")
+    if info.dynamic_range != SDR:
+        warnings.append(
+            f"{path}: {info.dynamic_range.upper()} footage, read without tone mapping: flatter than a player shows it"
+        )
     return tuple(warnings)
 
 
@@ -384,8 +422,3 @@ def packets_of(container: Any, stream: Any) -> Any:
             return
         except (av.error.FFmpegError, OSError, ValueError):
             return
-
-
-def quarter_turns(frame: Any) -> int:
-    """Quarter turns counter-clockwise, 0 to 3, that show a decoded frame (PyAV) upright."""
-    return round((frame.rotation or 0) / 90) % 4

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from vidtad.video.header import Promise, judge, open_container, quarter_turns, video_stream
+from vidtad.video.header import Promise, judge, open_container, video_stream
 from vidtad.video.rates import time_base
 from vidtad.video.scale import Scaler
+from vidtad.video.shown import Orientation, orientation_of
 from vidtad.video.stamps import DECODING
 from vidtad.video.types import Damage, Decoded
 
@@ -21,22 +22,23 @@ from vidtad.video.types import Damage, Decoded
 MOST_READ_ERRORS = 100
 # Presentation times sent to the decoder and not yet seen again; a decoder holds back far fewer frames.
 MOST_PENDING = 512
+UPRIGHT = Orientation()
 
 
 @dataclass(frozen=True)
 class AvPicture:
-    """A PyAV frame and how many quarter turns counter-clockwise show it upright."""
+    """A PyAV frame and which way up it is shown."""
 
     frame: Any
-    turns: int
+    shown: Orientation
     scaler: Scaler
 
     def rgb(self, height: int, width: int) -> np.ndarray:
         """Pixels (height, width, 3) uint8, upright."""
-        if self.turns % 2:
+        if self.shown.swaps:
             height, width = width, height
         stored = self.scaler.rgb(self.frame, height, width)
-        return np.ascontiguousarray(np.rot90(stored, self.turns)) if self.turns else stored
+        return stored if self.shown == UPRIGHT else self.shown.apply(stored)
 
 
 class PyavDecoder:
@@ -54,7 +56,7 @@ class PyavDecoder:
         self._step = 1
         self._sent: list[int | None] | None = []
         self.damage = Damage()
-        self._turns: int | None = None
+        self._shown: Orientation | None = None
         self._scaler = Scaler()
         self._peeked: Iterator[Decoded] | None = None
         self._pending: list[int] = []
@@ -123,16 +125,15 @@ class PyavDecoder:
                 if overdue < ticks and self.damage.failures:
                     self.damage.lose(overdue)
         self._last = ticks
-        if self._turns is None:
-            self._turns = quarter_turns(frame)
-        turned = self._turns % 2
-        height, width = (frame.width, frame.height) if turned else (frame.height, frame.width)
+        if self._shown is None:
+            self._shown = orientation_of(frame)
+        height, width = (frame.width, frame.height) if self._shown.swaps else (frame.height, frame.width)
         if frame.is_corrupt or self.damage.failures > self._failures_seen:
             self._suspect = True
         if frame.key_frame and not frame.is_corrupt:
             self._suspect = False
         self._failures_seen = self.damage.failures
-        picture = AvPicture(frame, self._turns, self._scaler)
+        picture = AvPicture(frame, self._shown, self._scaler)
         return Decoded(ticks, frame.duration or 0, height, width, picture, self._suspect)
 
     def _packets(self) -> Iterator[Any]:

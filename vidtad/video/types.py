@@ -19,7 +19,9 @@ class VideoInfo:
     `frames` is the number of frames found where the file was decoded to its end, else what the header
     promises (None when it promises nothing). `fps` is the average rate; `constant_rate` says whether it is
     the truth for every frame. `start_s` is what the container's clock shows at the first frame (time 0 here).
-    `rotation` is the number of degrees, counter-clockwise, by which stored pictures are turned for display.
+    `rotation` is the number of degrees, counter-clockwise, by which stored pictures are turned for display, after which
+    `mirrored` ones have left and right exchanged. `dynamic_range` is `sdr`, `pq`, `hlg`, or `bt2020` (wide colours
+    alone); the last three are shown without tone mapping.
     """
 
     path: str
@@ -33,6 +35,8 @@ class VideoInfo:
     constant_rate: bool = True
     start_s: float = 0.0
     decoder: str = "pyav"
+    mirrored: bool = False
+    dynamic_range: str = "sdr"
 
     def to_json(self) -> dict[str, Any]:
         """JSON form; `fps` as a number, its exact value as the string `fps_exact`."""
@@ -66,6 +70,8 @@ _KINDS: dict[str, Any] = {
     "constant_rate": bool,
     "start_s": (int, float),
     "decoder": str,
+    "mirrored": bool,
+    "dynamic_range": str,
 }
 
 
