@@ -13,6 +13,7 @@ import numpy as np
 
 from vidtad.errors import InputError, VidtadError
 from vidtad.formats.document import is_decimal
+from vidtad.runtime.names import composed
 
 HDF5 = (".h5", ".hdf5")
 GROUPS = ((".npy",), (".npz",), HDF5, (".csv",))
@@ -28,8 +29,11 @@ def file_of(path: Path) -> Path:
 
 
 def video_of(path: Path) -> str:
-    """The name of the video whose array this is; that of an array in an HDF5 file is whole, whatever dots are in it."""
-    return path.stem if file_of(path) == path else path.name
+    """The name of the video whose file or array this is, as names are compared.
+
+    That of an array in an HDF5 file is whole, whatever dots are in it.
+    """
+    return composed(path.stem if file_of(path) == path else path.name)
 
 
 def is_array(path: Path) -> bool:

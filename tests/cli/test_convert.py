@@ -37,7 +37,7 @@ def test_one_file_by_name_and_back(source: Path, tmp_path: Path) -> None:
     result = run("convert", source, "--to", "elan", "--out", tmp_path / "x.eaf", "--json")
     assert json.loads(result.stdout) == {"written": [str(tmp_path / "x.eaf")]}
     assert run("convert", tmp_path / "x.eaf", "--to", "annotations", "--out", tmp_path / "gt.json").exit_code == 0
-    truth = json.loads((tmp_path / "gt.json").read_text())["database"]["x"]["annotations"]
+    truth = json.loads((tmp_path / "gt.json").read_text())["database"]["match"]["annotations"]
     assert sorted(row["label"] for row in truth) == sorted(s.label for s in overlapping().results["match"])
 
 

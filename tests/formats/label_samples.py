@@ -110,7 +110,7 @@ LABEL_STUDIO: list[dict[str, Any]] = [
                         "type": "timelinelabels",
                         "from_name": "tl",
                         "to_name": "video",
-                        "value": {"ranges": [{"start": 26, "end": 75}], "timelinelabels": ["run"]},
+                        "value": {"ranges": [{"start": 25, "end": 72}], "timelinelabels": ["run"]},
                     },
                     {"type": "choices", "value": {"choices": ["day"]}},
                 ],
@@ -130,7 +130,7 @@ LABEL_STUDIO_SMALL: list[dict[str, Any]] = [
         "id": 1,
         "video": "/data/upload/3/0a1b2c3d-run.mp4",
         "annotator": 1,
-        "tl": [{"ranges": [{"start": 26, "end": 75}], "timelinelabels": ["run"]}],
+        "tl": [{"ranges": [{"start": 25, "end": 72}], "timelinelabels": ["run"]}],
     }
 ]
 
@@ -166,7 +166,11 @@ FILES: dict[str, str] = {
     "labels.csv": CSV,
 }
 EXPECTED: dict[str, list[tuple[str, str, float, float]]] = {
-    "kitchen.eaf": [("kitchen 1", "pour", 1.0, 2.5), ("kitchen 1", "stir", 4.0, 5.25)],
+    "kitchen.eaf": [
+        ("kitchen 1", "pour", 1.0, 2.5),
+        ("kitchen 1", "slowly", 1.0, 2.5),
+        ("kitchen 1", "stir", 4.0, 5.25),
+    ],
     "project.boris": [("a", "eat", 10.0, 13.5), ("a", "eat", 11.0, 15.0), ("b", "rest", 5.0, 15.0)],
     "aggregated.csv": [("a", "eat", 10.0, 13.5)],
     "tabular.tsv": [("a", "eat", 10.0, 13.5), ("a", "eat", 11.0, 15.0)],

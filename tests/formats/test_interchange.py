@@ -21,7 +21,7 @@ from vidtad.errors import InputError
 from vidtad.formats import subtitles
 from vidtad.formats.interchange import FORMATS, parse_names, read_any, render, write_formats, write_one
 from vidtad.formats.people import linked, sampled, segments_of
-from vidtad.formats.shared import above, packed
+from vidtad.formats.shared import above, packed, scored
 from vidtad.timeline import PersonBox, Segment, Timeline, write_timeline_json
 
 SCORED = {"activitynet", "csv", "srt", "vtt", "labelstudio", "cvat", "via", "boris", "thumos"}
@@ -339,7 +339,10 @@ def test_cues_never_overlap_and_join_again(drawn: list[tuple[int, int, str, int]
     assert all(before[1] <= after[0] for before, after in pairwise(cues))
     assert all(start < end for start, end, _ in cues)
     seconds = {(s.label, s.score, t) for s in found for t in range(int(s.start_s), int(s.end_s))}
-    again = {(s.label, s.score, t) for s in subtitles.segments(cues) for t in range(int(s.start_s), int(s.end_s))}
+    again = set()
+    for start, end, text in subtitles._joined(cues):
+        label, score = scored(text)
+        again |= {(label, score, t) for t in range(start // 1000, end // 1000)}
     assert again == seconds
 
 

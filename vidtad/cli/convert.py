@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, print_json, say
+from vidtad.cli.common import VIDEO_SUFFIXES, find_inputs, note, print_json, say
 from vidtad.cli.options import AsJson
 
 FormatNames = Annotated[
@@ -46,7 +46,7 @@ def convert(
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     files = find_inputs(video or [], VIDEO_SUFFIXES, "video")
-    written = run(source, to, out, videos=files, min_score=min_score, every_s=every)
+    written = run(source, to, out, videos=files, min_score=min_score, every_s=every, warn=note)
     if json:
         print_json({"written": [str(path) for path in written]})
     else:

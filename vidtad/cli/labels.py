@@ -53,6 +53,12 @@ def convert(
     file: File,
     out: Annotated[Path, typer.Option(help="ActivityNet JSON to write.")],
     frame_rate: FrameRate = None,
+    videos: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the videos: times of tools that play sound first count from the first frame then."
+        ),
+    ] = None,
 ) -> None:
     """Labels of any supported tool as ActivityNet JSON, for `vidtad evaluate` and other programs.
 
@@ -62,7 +68,13 @@ def convert(
     from vidtad.formats.label_reading import read_labels
     from vidtad.runtime.files import write_json
 
-    table = read_labels(file, frame_rate=frame_rate).table
+    labels = read_labels(file, frame_rate=frame_rate)
+    if videos is not None:
+        from vidtad.labels import from_first_frame
+        from vidtad.pipelines.train.data import find_material
+
+        labels = from_first_frame(labels, find_material(labels, videos, None).durations)
+    table = labels.table
     if out.resolve() == file.resolve():
         raise InputError(f"--out {out}: is what is read here; name another file")
     for finding in table.findings:

@@ -55,7 +55,8 @@ def annotations(document: Mapping[str, Any], findings: Findings) -> Annotations:
         subsets.append(str(video.get("subset") or ""))
         for row in rows_of(findings, name, video.get("annotations", [])):
             before = len(columns.video)
-            columns.add(position, row.get("label", row.get("label_id")), _segment(row))
+            for label in labels_in(row.get("label", row.get("label_id")), name, findings):
+                columns.add(position, label, _segment(row))
             if len(columns.video) == before:
                 continue
             if "label_id" in row and isinstance(row["label_id"], int):
@@ -63,7 +64,7 @@ def annotations(document: Mapping[str, Any], findings: Findings) -> Annotations:
             for known, value in {CHARACTERISTICS[key]: row[key] for key in CHARACTERISTICS if key in row}.items():
                 column = extra.setdefault(known, [])
                 column.extend([None] * (before - len(column)))
-                column.append(value)
+                column.extend([value] * (len(columns.video) - before))
     table_columns = columns.columns()
     del table_columns["score"]
     kept, total = table_columns.pop("kept"), len(columns.video)
@@ -91,12 +92,24 @@ def predictions(document: Mapping[str, Any], findings: Findings) -> Predictions:
             label = row.get("label")
             if label is None and "label_id" in row:
                 label, numbered = row["label_id"], True
-            columns.add(position, label, _segment(row), row["score"] if "score" in row else row.get("scores"))
+            score = row["score"] if "score" in row else row.get("scores")
+            for each in labels_in(label, name, findings):
+                columns.add(position, each, _segment(row), score)
     table = columns.columns()
     del table["kept"]
     if "" in table["labels"]:
         findings.add("prediction without a label", "read as class-agnostic proposals", serious=False)
     return Predictions(**table, numbered=numbered, source="activitynet", findings=findings.result())
+
+
+def labels_in(value: Any, where: str, findings: Findings) -> list[Any]:
+    """The labels of one entry: a text or a class number, or each of a list of these. Others are a finding."""
+    if isinstance(value, list):
+        return [label for each in value for label in labels_in(each, where, findings)]
+    if value is None or (isinstance(value, str | int) and not isinstance(value, bool)):
+        return [value]
+    findings.add("label that is no text", f"{where}: {str(value)[:40]}")
+    return []
 
 
 def _segment(row: Mapping[str, Any]) -> Any:

@@ -1,6 +1,7 @@
 """Timelines as ActivityNet results, ActivityNet annotations, CSV and THUMOS text; and any of these read back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from vidtad.errors import InputError
@@ -80,7 +81,9 @@ def read(text: str, videos: Videos, path: Path) -> Timeline:
     for video, start, end, label, score in columns:
         name = table.labels[label]
         segments[table.videos[video]].append(Segment(start, end, names.get(name, name), score))
-    return assemble(segments, videos, source=table.source)
+    made = assemble(segments, videos, source=table.source)
+    warnings = [finding.line() for finding in table.findings]
+    return replace(made, detector={**made.detector, "warnings": warnings}) if warnings else made
 
 
 def _own_csv(text: str, videos: Videos) -> Timeline:

@@ -6,14 +6,16 @@ frame is needed. https://docs.cvat.ai/docs/manual/advanced/formats/format-cvat/
 
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
 from vidtad.errors import InputError
 from vidtad.formats.document import refused
+from vidtad.formats.label_types import Gather, video_id
 from vidtad.formats.people import by_track, segments_of
-from vidtad.formats.shared import Videos, assemble, parse_xml, rate_of, scored, size_of, stem_of, xml_safe
+from vidtad.formats.shared import Videos, joined_actions, parse_xml, rate_of, size_of, split_actions, xml_safe
 from vidtad.timeline import PersonBox, Segment, Timeline, VideoInfo
 
 FrameTimes = Mapping[str, Sequence[float]]
@@ -76,25 +78,73 @@ def read(
 ) -> Timeline:
     """Persons and whole-picture tracks as segments. The document does not say the frame rate: `videos` must.
 
-    between: boxes that CVAT drew between those of a person, too.
-    Raises InputError for a broken document or an unknown rate.
+    between: boxes that CVAT drew between those of a person, too. Findings are warnings of the timeline.
+    Raises InputError for a broken document, an unknown rate, or the export of several tasks.
     """
-    root = parse_xml(text)
-    name = stem_of(root.findtext(".//meta//source") or root.findtext(".//meta//name") or path.stem)
-    name = name if name in videos else path.name.split(".")[0] if path.name.split(".")[0] in videos else name
+    root, name = _document(text, path)
+    first = path.name.split(".")[0]
+    name = name if name in videos else first if first in videos else name
     if name not in videos:
         raise InputError(f"{WHY} and this file does not say their rate; give the video {name!r} with --video")
     info = videos[name]
     clock, size = _Clock(info, (frame_times or {}).get(name)), size_of(info, "CVAT counts pixels")
-    segments: list[Segment] = []
-    people: list[PersonBox] = []
-    with refused("not a CVAT track"):
-        for track in root.iter("track"):
-            if track.get("label") == PERSON:
-                people += _read_person(track, int(track.get("id", "0")), clock, size, between)
-            else:
-                segments += _read_whole(track, clock)
-    return assemble({name: segments + segments_of(people)}, videos, source="cvat", people={name: people})
+    into = Gather()
+    _gather(root, name, clock, into, size, between)
+    for s in segments_of(into.people.get(name, ())):
+        into.add(into.video(name), s.label, s.start_s, s.end_s, score=s.score, track=s.track)
+    return into.timeline(videos, "cvat")
+
+
+def read_labels(text: str, path: Path, into: Gather, frame_rate: float | None = None) -> None:
+    """Add the tracks that are no persons, as segments; persons are a finding. Frames are counted at `frame_rate`.
+
+    Raises InputError without a rate, which the document does not say.
+    """
+    root, name = _document(text, path)
+    if frame_rate is None:
+        raise InputError(f"{WHY} and this file does not say their rate; give it with --frame-rate")
+    rate = Fraction(frame_rate).limit_denominator(100_000)
+    size = root.findtext(".//meta//size") or ""
+    frames = int(size) if size.isascii() and size.isdecimal() else 10**9
+    info = VideoInfo(name, 0, 0, rate, float(frames / rate), frames)
+    _gather(root, name, _Clock(info, None), into, None, False)
+
+
+def _document(text: str, path: Path) -> tuple[Element, str]:
+    """(root, name of the video). Raises InputError for the export of several tasks, whose frames are counted on."""
+    root = parse_xml(text)
+    tasks = root.findall(".//meta//task")
+    if len(tasks) > 1:
+        raise InputError(
+            f"{path}: holds {len(tasks)} tasks of a project, whose frames are counted on; export each task by itself"
+        )
+    if root.find("image") is not None and root.find("track") is None:
+        raise InputError(f"{path}: CVAT for images; export the task as CVAT for video 1.1")
+    return root, video_id(root.findtext(".//meta//source") or root.findtext(".//meta//name") or path.stem)
+
+
+def _gather(root: Element, name: str, clock: _Clock, into: Gather, size: tuple[int, int] | None, between: bool) -> None:
+    """Add every track; person boxes where the size of pictures is given. What else there is, is a finding."""
+    video = into.video(name)
+    for element in root:
+        if element.tag in ("version", "meta"):
+            continue
+        where = f"{name}: track {element.get('id', '?')} ({element.get('label', 'no label')})"
+        if element.tag != "track":
+            into.findings.add(f"element {element.tag!r} left out", name)
+        elif element.get("label") != PERSON:
+            with refused("not a CVAT track"):
+                for s in _read_whole(element, clock):
+                    into.add(video, s.label, s.start_s, s.end_s, score=s.score)
+        elif size is None:
+            into.findings.add("track of a person left out", where, serious=False)
+        else:
+            shapes = {shape.tag for shape in element} - {"box"}
+            if shapes:
+                into.findings.add("shape of a person that is no box left out", f"{where}: {', '.join(sorted(shapes))}")
+            with refused("not a CVAT track"):
+                boxes = _read_person(element, int(element.get("id", "0")), clock, size, between)
+                into.people.setdefault(name, []).extend(boxes)
 
 
 def fits(text: str) -> bool:
@@ -151,7 +201,7 @@ def _person(root: Element, number: int, boxes: Sequence[PersonBox], clock: _Cloc
         if at == frame:  # two keyframes within half a frame
             continue
         frame = at
-        actions = ("actions", "; ".join(f"{label} ({score:.4g})" for label, score in person.actions))
+        actions = ("actions", joined_actions(person.actions))
         _box(track, frame, person.box, size, False, actions)
     if frame + 1 < clock.frames:
         _box(track, frame + 1, boxes[-1].box, size, True, actions)
@@ -176,7 +226,7 @@ def _read_person(
             continue
         x1, y1, x2, y2 = (float(shape.attrib[side]) for side in ("xtl", "ytl", "xbr", "ybr"))
         box = (max(0.0, x1 / width), max(0.0, y1 / height), min(1.0, x2 / width), min(1.0, y2 / height))
-        actions = tuple(map(scored, filter(None, _attribute(shape, "actions").split("; "))))
+        actions = split_actions(_attribute(shape, "actions"))
         yield PersonBox(clock.time(int(shape.attrib["frame"])), number, box, 1.0, actions)
 
 

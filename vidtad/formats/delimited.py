@@ -5,13 +5,14 @@ truth may add subset and duration_s. Usual other spellings are understood (`vide
 `label-idx`, ...).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import difflib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from vidtad.errors import InputError
-from vidtad.formats.document import SegmentColumns, csv_records, is_number, numbers, refused
+from vidtad.formats.document import SegmentColumns, csv_records, is_number, numbers, refused, seconds_of
 from vidtad.formats.tables import Annotations, Findings, Predictions
 
 SPELLINGS = {
@@ -23,18 +24,44 @@ SPELLINGS = {
     "subset": ("subset", "split"),
     "duration": ("duration_s", "duration", "video-duration"),
 }
-NEEDED = {"video", "start", "end", "label"}
+NEEDED = frozenset({"video", "start", "end", "label"})
+BOXES = frozenset({"xmin", "xmax", "ymin", "ymax"})
+"""Columns of a box in a frame; `xmin` and `xmax` alone are the ends of a segment in some data sets."""
 
 
 def columns_of(header: Iterable[str]) -> dict[str, str]:
     """Our column name -> the header's spelling of it."""
-    lowered = {name.strip().lower(): name for name in header}
+    lowered = {name.strip().lower(): name.strip() for name in header}
+    boxes = lowered.keys() >= BOXES
     return {
         ours: lowered[spelling]
         for ours, spellings in SPELLINGS.items()
         for spelling in reversed(spellings)
-        if spelling in lowered
+        if spelling in lowered and not (boxes and spelling in BOXES)
     }
+
+
+def refuse_header(header: Sequence[str], needed: Collection[str] = NEEDED) -> None:
+    """Raise InputError for a header that has some of the needed columns and lacks others, naming near ones.
+
+    Nothing happens for a header that is complete, or so different that it is another kind of file's.
+    """
+    names = columns_of(header)
+    missing = sorted(needed - names.keys(), key=list(SPELLINGS).index)
+    if not missing or len(needed & names.keys()) < 2:
+        return
+    free = [name.strip() for name in header if name.strip() and name.strip() not in names.values()]
+    lowered = {name.lower(): name for name in free}
+    sentences = []
+    for column in missing:
+        near = difflib.get_close_matches(column, lowered, n=1, cutoff=0.6)
+        sentences.append(f"no column `{column}`" + (f"; did you mean `{lowered[near[0]]}`?" if near else ""))
+    boxes = [name for name in free if name.lower() in BOXES]
+    remark = f"; {', '.join(boxes)} are boxes, not times" if boxes else ""
+    frames = next((name for name in free if name.lower() in ("frame", "frames", "start_frame", "end_frame")), None)
+    if frames and not boxes:
+        remark = f"; `{frames}` counts frames: give seconds"
+    raise InputError(f"{' and '.join(sentences)} (the header is {','.join(header)[:120]}){remark}")
 
 
 def is_annotations(header: Sequence[str]) -> bool:
@@ -49,7 +76,7 @@ def is_predictions(header: Sequence[str]) -> bool:
 
 def annotations(text: str, findings: Findings) -> Annotations:
     """Read ground-truth rows. Labels that are all whole numbers become class numbers; -1 is `Ambiguous`."""
-    records = csv_records(text)
+    records = csv_records(text, findings)
     names = columns_of(records[0] if records else ())
     columns, subsets, durations = SegmentColumns(findings), [], []
     positions: dict[str, int] = {}
@@ -76,7 +103,7 @@ def annotations(text: str, findings: Findings) -> Annotations:
 
 def predictions(text: str, findings: Findings) -> Predictions:
     """Read prediction rows."""
-    records = csv_records(text)
+    records = csv_records(text, findings)
     names = columns_of(records[0] if records else ())
     columns, positions = SegmentColumns(findings), {}
     for row in records:
@@ -133,4 +160,4 @@ def _named(column: np.ndarray, names: Any) -> tuple[list[str], list[int]]:
 
 
 def _ends(row: Mapping[str, Any], names: Mapping[str, str]) -> list[Any]:
-    return [row[names["start"]], row[names["end"]]]
+    return [seconds_of(row[names["start"]]), seconds_of(row[names["end"]])]

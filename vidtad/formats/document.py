@@ -1,9 +1,11 @@
 """Reading a JSON document of annotations or predictions, and turning its loose values into columns."""
 
+import codecs
 import csv
 import gc
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,9 @@ import numpy as np
 
 from vidtad.errors import InputError
 from vidtad.formats.tables import Findings, index_names
+
+SEPARATOR = re.compile(r"sep=([,;\t])\r?\n", re.IGNORECASE)
+CLOCK_PART = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?")
 
 
 @contextmanager
@@ -50,12 +55,13 @@ def collector_paused() -> Iterator[None]:
 
 
 def read_text(path: Path) -> str:
-    """The file as UTF-8 text. Raises InputError when it is missing, unreadable or something else."""
+    """The file as text: UTF-8, or UTF-16 with its mark, as spreadsheets write it. Raises InputError for others."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
+        raw = Path(path).read_bytes()
+        return raw.decode("utf-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise InputError(f"{path}: not a text file in UTF-8") from error
 
 
@@ -111,28 +117,70 @@ def is_decimal(text: str) -> bool:
     return True
 
 
-def csv_rows(text: str) -> Iterator[list[str]]:
+def csv_rows(text: str, delimiter: str = ",") -> Iterator[list[str]]:
     """Rows of CSV text, one at a time. Raises InputError when it is none, such as a file with null bytes."""
     try:
-        yield from csv.reader(io.StringIO(text))
+        yield from csv.reader(io.StringIO(text), delimiter=delimiter)
     except csv.Error as error:
         raise InputError(f"not readable as CSV ({error})") from error
 
 
+def without_separator(text: str) -> tuple[str, str | None]:
+    """(the text without a first line `sep=;`, as spreadsheets write it; its separator, None without one)."""
+    found = SEPARATOR.match(text)
+    return (text[found.end() :], found[1]) if found else (text, None)
+
+
+def delimiter_of(text: str) -> str:
+    """Comma, semicolon or tab: what cuts the first line into most cells; of equals the first."""
+    line = text[: text.find("\n") + 1] or text
+    return max(",;\t", key=lambda delimiter: len(next(csv_rows(line, delimiter), [])))
+
+
 def first_row(text: str) -> list[str]:
-    """Cells of the first line; none when it is not CSV."""
+    """Cells of the first line of a table with any delimiter; none when it is no table."""
+    text, stated = without_separator(text)
+    line = text[: text.find("\n") + 1] or text
     try:
-        return next(csv.reader(io.StringIO(text[: text.find("\n") + 1] or text)), [])
-    except csv.Error:
+        return next(csv_rows(line, stated or delimiter_of(text)), [])
+    except InputError:
         return []
 
 
-def csv_records(text: str) -> list[dict[str, str]]:
-    """Rows of CSV text with a header line, by column; missing cells are empty. Raises InputError as
-    `csv_rows`.
+def csv_records(text: str, findings: Findings | None = None) -> list[dict[str, str]]:
+    """Rows of a table with a header line, by column; missing cells are empty. Empty rows are passed over.
+
+    Cells beyond the header are a finding. Raises InputError as `csv_rows`, and for two columns of one name.
     """
-    header, *rest = list(csv_rows(text)) or [[]]
-    return [dict(zip(header, row + [""] * (len(header) - len(row)), strict=False)) for row in rest if row]
+    text, stated = without_separator(text)
+    first = 1 if stated is None else 2
+    rows = csv_rows(text, stated or delimiter_of(text))
+    header = [name.strip() for name in next(rows, [])]
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise InputError(f"two columns are called {twice[0]!r}; rename or remove one")
+    records = []
+    for number, row in enumerate(rows, first + 1):
+        if not any(cell.strip() for cell in row):
+            continue
+        if findings is not None and any(cell.strip() for cell in row[len(header) :]):
+            findings.add("row with more cells than the header", f"line {number}")
+        records.append(dict(zip(header, row + [""] * (len(header) - len(row)), strict=False)))
+    return records
+
+
+def seconds_of(text: Any) -> Any:
+    """Seconds of `75.2`, `75,2`, `1:15.2` or `0:01:15.2`; anything else unchanged, for a finding to show."""
+    if not isinstance(text, str):
+        return text
+    parts = text.strip().replace(",", ".").split(":")
+    sign = -1.0 if parts[0].startswith("-") and len(parts) == 1 else 1.0
+    if len(parts) > 3 or not all(CLOCK_PART.fullmatch(part.removeprefix("-") if sign < 0 else part) for part in parts):
+        return text
+    total = 0.0
+    for part in parts:
+        total = 60 * total + float(part.removeprefix("-"))
+    return sign * total
 
 
 class SegmentColumns:

@@ -7,11 +7,15 @@ place for scores; what is read back has score 1.
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 from xml.etree.ElementTree import SubElement
 
-from vidtad.formats.document import refused
-from vidtad.formats.shared import PERSON, Videos, assemble, parse_xml, tiers, xml_safe
+from vidtad.errors import InputError
+from vidtad.formats.document import named
+from vidtad.formats.elan_times import annotation_times
+from vidtad.formats.label_types import Gather
+from vidtad.formats.shared import PERSON, Videos, parse_xml, tiers, xml_safe
 from vidtad.timeline import Segment, Timeline
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
@@ -57,29 +61,68 @@ def write(timeline: Timeline) -> dict[str, str]:
 
 
 def read(text: str, videos: Videos, path: Path) -> Timeline:
-    """Every aligned annotation with its text as label (the tier's name where it has none); the video is named
-    after the file. Raises InputError for a broken document.
+    """Every annotation with its text as label (the tier's name where it has none); findings are its warnings.
+
+    Raises InputError for a broken document, or one without a usable annotation.
     """
-    root = parse_xml(text)
-    slots = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}
-    found = []
+    into = Gather()
+    read_labels(text, path, into)
+    return into.timeline(videos, "elan")
+
+
+def read_labels(text: str, path: Path, into: Gather) -> None:
+    """Add the one video of a document. Raises InputError for XML that cannot be read safely.
+
+    The video is the first one linked, else the document's own name; times are those of its clock (annotation time and
+    TIME_ORIGIN). Annotations without times of their own have those of the annotation they belong to.
+    """
+    with named(path):
+        root = parse_xml(text)
+    into.on_player = True
+    media, origin_s = _media(root, into)
+    video = into.video(media or path.stem)
+    times = annotation_times(root)
     for tier in root.iter("TIER"):
         person = PERSON.fullmatch(tier.get("PARTICIPANT") or "")
-        for annotation in tier.iter("ALIGNABLE_ANNOTATION"):
-            ends = [slots.get(annotation.get(f"TIME_SLOT_REF{end}")) for end in (1, 2)]
-            if None in ends:  # ELAN allows slots without a time; such an annotation has no place of its own
+        for annotation in tier.iter():
+            if annotation.tag not in ("ALIGNABLE_ANNOTATION", "REF_ANNOTATION"):
                 continue
-            value = (annotation.findtext("ANNOTATION_VALUE") or "").strip() or tier.get("TIER_ID") or ""
-            with refused("time slots are not whole milliseconds"):
-                start, end = (int(moment or "") / 1000 for moment in ends)
-            if start < end:
-                found.append(Segment(start, end, value, 1.0, int(person[1]) if person else None))
-    return assemble({path.stem: found}, videos, source="elan")
+            id, value = annotation.get("ANNOTATION_ID") or "", (annotation.findtext("ANNOTATION_VALUE") or "").strip()
+            if id not in times:
+                into.findings.add("ELAN annotation without times left out", f"{tier.get('TIER_ID')}: {value or id}")
+                continue
+            start, end = times[id]
+            track = int(person[1]) if person else None
+            into.add(video, value or tier.get("TIER_ID"), start + origin_s, end + origin_s, track=track)
+
+
+def _media(root: ElementTree.Element, into: Gather) -> tuple[str, float]:
+    """(the linked video, else the first linked file of any kind, "" without one; its TIME_ORIGIN in seconds)."""
+    linked = [
+        (
+            element.get("RELATIVE_MEDIA_URL") or element.get("MEDIA_URL") or "",
+            element.get("MIME_TYPE") or "",
+            element.get("TIME_ORIGIN") or "0",
+        )
+        for element in root.iter("MEDIA_DESCRIPTOR")
+    ]
+    linked.sort(key=lambda item: not item[1].startswith("video"))
+    if not linked:
+        return "", 0.0
+    films = [url for url, kind, _ in linked if kind.startswith("video")]
+    if len(films) > 1:
+        into.findings.add("several videos are linked, the first is taken", ", ".join(films), serious=False)
+    url, _, origin = linked[0]
+    try:
+        origin_s = int(origin) / 1000
+    except ValueError as error:
+        raise InputError(f"TIME_ORIGIN {origin[:40]!r} of {url} is no whole number of milliseconds") from error
+    return unquote(urlsplit(url).path if "://" in url or url.startswith("file:") else url), origin_s
 
 
 def fits(text: str) -> bool:
     """Whether this is an ELAN document."""
-    return "<ANNOTATION_DOCUMENT" in text[:2000]
+    return "<ANNOTATION_DOCUMENT" in text[:20_000]
 
 
 def _header(root: ElementTree.Element, video: str) -> None:

@@ -2,14 +2,14 @@
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vidtad.errors import InputError
 from vidtad.formats import ava_timeline, boris, columns_timeline, cvat, elan, labelstudio, srt, via3, webvtt
 from vidtad.formats.cvat import FrameTimes
 from vidtad.formats.document import named, read_text
-from vidtad.formats.shared import Videos, file_stems, only
+from vidtad.formats.shared import Videos, file_stems, from_player, on_player, only
 from vidtad.runtime.files import write_text
 from vidtad.timeline import FORMAT, Timeline, read_timeline
 
@@ -27,6 +27,8 @@ class Format:
     fits: Callable[[str], bool] | None = None
     one_video: bool = False
     by_frame: bool = False
+    on_player: bool = False
+    """Whether its times are those of a player, which counts from the container's start, not from the first frame."""
 
 
 FORMATS: Mapping[str, Format] = {
@@ -36,13 +38,15 @@ FORMATS: Mapping[str, Format] = {
     ),
     "csv": Format("one row a segment", columns_timeline.write_csv, columns_timeline.read),
     "ava": Format("AVA rows of person boxes", ava_timeline.write, ava_timeline.read, ava_timeline.fits),
-    "srt": Format("SubRip subtitles", srt.write, srt.read, srt.fits, one_video=True),
-    "vtt": Format("WebVTT subtitles", webvtt.write, webvtt.read, webvtt.fits, one_video=True),
-    "elan": Format("ELAN .eaf, a tier per class", elan.write, elan.read, elan.fits, one_video=True),
-    "labelstudio": Format("Label Studio tasks with predictions", labelstudio.write, labelstudio.read, labelstudio.fits),
+    "srt": Format("SubRip subtitles", srt.write, srt.read, srt.fits, one_video=True, on_player=True),
+    "vtt": Format("WebVTT subtitles", webvtt.write, webvtt.read, webvtt.fits, one_video=True, on_player=True),
+    "elan": Format("ELAN .eaf, a tier per class", elan.write, elan.read, elan.fits, one_video=True, on_player=True),
+    "labelstudio": Format(
+        "Label Studio tasks with predictions", labelstudio.write, labelstudio.read, labelstudio.fits, on_player=True
+    ),
     "cvat": Format("CVAT for video 1.1 tracks", cvat.write, cvat.read, cvat.fits, one_video=True, by_frame=True),
-    "via": Format("VIA 3 project", via3.write, via3.read, via3.fits, one_video=True),
-    "boris": Format("BORIS tabular events", boris.write, boris.read, boris.fits),
+    "via": Format("VIA 3 project", via3.write, via3.read, via3.fits, one_video=True, on_player=True),
+    "boris": Format("BORIS tabular events", boris.write, boris.read, boris.fits, on_player=True),
     "thumos": Format("THUMOS'14 detection text", columns_timeline.write_thumos, columns_timeline.read),
 }
 OTHER_NAMES = {"eaf": "elan", "webvtt": "vtt", "via3": "via", "subrip": "srt", "label-studio": "labelstudio"}
@@ -70,6 +74,8 @@ def render(timeline: Timeline, name: str, frame_times: FrameTimes | None = None)
     proper, format_ = format_named(name)
     if format_.one_video and len(timeline.videos) != 1:
         raise InputError(f"{proper} holds one video a file, and this timeline has {len(timeline.videos)}")
+    if format_.on_player:
+        timeline = on_player(timeline)
     if format_.by_frame:
         return dict(format_.write(timeline, frame_times))
     return dict(format_.write(timeline))
@@ -148,8 +154,18 @@ def read_any(
             if format_.fits is not None and format_.fits(text):
                 if format_.by_frame:
                     return format_.read(text, known, path, frame_times, between=between)
-                return format_.read(text, known, path)
+                return _placed(format_.read(text, known, path), known, format_)
         return columns_timeline.read(text, known, path)
+
+
+def _placed(timeline: Timeline, known: Videos, format_: Format) -> Timeline:
+    """The timeline from the first frame of its videos on, where they are known. One known video is the only one's."""
+    if not format_.on_player:
+        return timeline
+    videos = dict(timeline.videos)
+    if len(videos) == len(known) == 1 and not videos.keys() & known.keys():
+        videos = dict.fromkeys(videos, next(iter(known.values())))
+    return replace(from_player(replace(timeline, videos=videos)), videos=timeline.videos)
 
 
 def _same(known: Videos, timeline: Timeline) -> Videos:

@@ -1,25 +1,23 @@
 """A label file, or a folder of them, of any supported tool; recognised by what is inside."""
 
-import csv
-import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vidtad.errors import InputError
-from vidtad.formats.delimited import NEEDED, columns_of
-from vidtad.formats.document import named, parse_json, read_text
+from vidtad.formats import boris, cvat, elan, labelstudio, srt, subtitles, via3, webvtt
+from vidtad.formats.delimited import NEEDED, columns_of, refuse_header
+from vidtad.formats.document import csv_records, first_row, named, parse_json, read_text, seconds_of
 from vidtad.formats.label_types import Gather, Labels, video_id, with_columns
 from vidtad.formats.reading import read_annotations, refuse_binary
 from vidtad.formats.tables import Findings
 from vidtad.formats.thumos import is_folder
-from vidtad.labels import boris, elan, label_studio, via
 
 KINDS = (
     "ActivityNet JSON, CSV with video,start,end,label[,group], ELAN .eaf, a BORIS project or event table, a VIA 3 "
-    "project, a Label Studio export, or a ground truth that `vidtad evaluate` reads"
+    "project, a Label Studio export, CVAT for video 1.1, SRT, WebVTT, or a ground truth that `vidtad evaluate` reads"
 )
-SUFFIXES = frozenset({".eaf", ".boris", ".json", ".csv", ".tsv"})
+SUFFIXES = frozenset({".eaf", ".boris", ".json", ".csv", ".tsv", ".xml", ".srt", ".vtt"})
 
 
 def read_labels(path: Path, *, frame_rate: float | None = None) -> Labels:
@@ -66,23 +64,30 @@ def _gather(path: Path, into: Gather, frame_rate: float | None) -> str | None:
     """Add a file of an annotation tool and return its kind; None when it is none of those."""
     refuse_binary(path)
     text = read_text(path)
-    if elan.is_elan(text):
-        elan.gather(text, path, into)
+    if elan.fits(text):
+        elan.read_labels(text, path, into)
         return "elan"
+    if cvat.fits(text):
+        cvat.read_labels(text, path, into, frame_rate)
+        return "cvat"
+    if srt.fits(text) or webvtt.fits(text):
+        subtitles.read_labels(text, path, into, escaped=webvtt.fits(text))
+        return "vtt" if webvtt.fits(text) else "srt"
     if text[:200].lstrip()[:1] in ("{", "["):
         document = parse_json(text, path, into.findings)
         if boris.is_project(document):
+            into.on_player = True
             boris.gather_project(document, into)
             return "boris"
-        if via.is_project(document):
-            via.gather(document, into)
+        if via3.is_project(document):
+            via3.read_labels(document, into)
             return "via"
-        if label_studio.is_export(document):
-            label_studio.gather(document, into, frame_rate)
+        if labelstudio.is_export(document):
+            labelstudio.read_labels(document, into, frame_rate)
             return "label-studio"
         return None
-    if boris.is_table(text):
-        boris.gather_table(text, path, into)
+    if boris.fits(text):
+        boris.read_labels(text, path, into)
         return "boris"
     return "csv" if _gather_table(text, into) else None
 
@@ -91,26 +96,19 @@ def _gather_table(text: str, into: Gather) -> bool:
     """Add the rows of a CSV; False when its header has not the needed columns.
 
     Commas, semicolons or tabs; seconds, or clock times such as 1:02:03.5. A row with a video alone states that
-    nothing happens in it.
+    nothing happens in it. Raises InputError for a header that lacks some of the columns.
     """
-    first = text[: text.find("\n") + 1] or text
-    for delimiter in (",", ";", "\t"):
-        try:
-            header = next(csv.reader(io.StringIO(first), delimiter=delimiter), [])
-            names = columns_of(header)
-            if not names.keys() >= NEEDED or {"verb_class", "narration_id"} & set(header):
-                continue
-            rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))[1:]
-        except csv.Error as error:
-            raise InputError(f"not readable as CSV ({error})") from error
-        lowered = {name.strip().lower(): name for name in header}
-        for row in rows:
-            if not any(cell.strip() for cell in row):
-                continue
-            record = dict(zip(header, row + [""] * (len(header) - len(row)), strict=False))
-            _gather_row(record, names, lowered, into)
-        return True
-    return False
+    header = first_row(text)
+    names = columns_of(header)
+    if {"verb_class", "narration_id"} & set(header):
+        return False
+    refuse_header(header)
+    if not names.keys() >= NEEDED:
+        return False
+    lowered = {name.strip().lower(): name.strip() for name in header}
+    for record in csv_records(text, into.findings):
+        _gather_row(record, names, lowered, into)
+    return True
 
 
 def _gather_row(record: dict[str, str], names: dict[str, str], lowered: dict[str, str], into: Gather) -> None:
@@ -124,18 +122,7 @@ def _gather_row(record: dict[str, str], names: dict[str, str], lowered: dict[str
     video = into.video(stated, **more)
     label, start, end = (record[names[key]].strip() for key in ("label", "start", "end"))
     if label or start or end:
-        into.add(video, "Ambiguous" if label == "-1" else label, seconds(start), seconds(end))
-
-
-def seconds(text: str) -> float | str:
-    """Seconds of `75.2`, `75,2`, `1:15.2` or `0:01:15.2`; anything else unchanged, for the findings to show."""
-    parts = text.replace(",", ".").split(":")
-    if len(parts) > 3 or not all(part.replace(".", "", 1).isdigit() and part.isascii() for part in parts):
-        return text
-    total = 0.0
-    for part in parts:
-        total = 60 * total + float(part)
-    return total
+        into.add(video, "Ambiguous" if label == "-1" else label, seconds_of(start), seconds_of(end))
 
 
 def _ground_truth(path: Path) -> Labels:

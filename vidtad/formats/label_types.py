@@ -1,7 +1,7 @@
-"""The one in-memory form of labels, and how importers fill it."""
+"""The one in-memory form of labels, and what the parser of each tool fills: labels and timelines are views of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -9,8 +9,12 @@ import numpy as np
 
 from vidtad.errors import InputError
 from vidtad.formats.document import SegmentColumns, numbers
+from vidtad.formats.shared import assemble
 from vidtad.formats.tables import Annotations, Findings
 from vidtad.runtime.files import VIDEO_SUFFIXES
+from vidtad.runtime.names import composed
+from vidtad.timeline import PersonBox, Segment, Timeline
+from vidtad.video import VideoInfo
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Labels:
     groups: tuple[str, ...]
     files: tuple[str, ...]
     fps: np.ndarray
+    on_player: bool = False
+    """Whether times count from the start of the container, as players do, instead of from the first frame."""
 
     def __post_init__(self) -> None:
         count = len(self.table.videos)
@@ -52,7 +58,7 @@ def plain_path(text: str) -> PurePosixPath:
 
 def video_id(text: str) -> str:
     """The name of a video: the last part of its path, without the suffix of a video file."""
-    return plain_path(text).name
+    return composed(plain_path(text).name)
 
 
 class Gather:
@@ -64,13 +70,16 @@ class Gather:
         self._number: dict[str, int] = {}
         self._stated: list[str] = []
         self._more: list[dict[str, Any]] = []
+        self._tracks: list[int | None] = []
+        self.people: dict[str, list[PersonBox]] = {}
+        self.on_player = False
 
     def video(self, stated: str, **more: Any) -> int:
         """Number of the video stated as this name or path; `more`: subset, group, file, duration, fps.
 
         Raises InputError when two different paths end in the same name.
         """
-        name, path = video_id(stated), str(plain_path(stated))
+        name, path = video_id(stated), composed(str(plain_path(stated)))
         if not name:
             raise InputError(f"labels: a video is stated as {stated[:60]!r}, which is no name")
         if name not in self._number:
@@ -86,13 +95,44 @@ class Gather:
         self._more[number].update({key: value for key, value in more.items() if value not in (None, "")})
         return number
 
-    def add(self, video: int, label: Any, start: Any, end: Any) -> None:
-        """A segment in seconds, as the file has it; without a label it is a finding."""
-        text = "" if label is None else str(label).strip()
-        if not text:
-            self.findings.add("segment without a label", f"{self.columns.names[video]}: [{start}, {end}]")
+    def add(self, video: int, label: Any, start: Any, end: Any, *, score: Any = 1.0, track: int | None = None) -> None:
+        """A segment in seconds, as the file has it; one without a label, or with one that is no text, is a finding."""
+        text = "" if label is None else label
+        if not isinstance(text, str) or not text.strip():
+            kind = "segment without a label" if text == "" or isinstance(text, str) else "label that is no text"
+            self.findings.add(kind, f"{self.columns.names[video]}: {str(label)[:40]} [{start}, {end}]")
             return
-        self.columns.add(video, text, [start, end])
+        self.columns.add(video, composed(text.strip()), [start, end], score)
+        self._tracks.append(track)
+
+    def timeline(self, videos: Mapping[str, VideoInfo], source: str) -> Timeline:
+        """Everything gathered as a timeline: findings are its warnings. `videos`: what is known of videos by id.
+
+        Raises InputError, with the serious findings, when not one segment or box is usable.
+        """
+        table = self.columns.columns()
+        segments: dict[str, list[Segment]] = {name: [] for name in table["videos"]}
+        columns = (table[key].tolist() for key in ("video", "label", "start", "end", "score", "kept"))
+        for video, label, start, end, score, place in zip(*columns, strict=True):
+            name = table["videos"][video]
+            if end <= max(start, 0.0):
+                if end == start or start < 0:
+                    self.findings.add("segment without length left out", f"{name}: [{start:g}, {end:g}]")
+                continue
+            if start < 0:
+                self.findings.add("segment that begins before its video, cut", f"{name}: [{start:g}, {end:g}]")
+            try:
+                segments[name].append(Segment(max(start, 0.0), end, table["labels"][label], score, self._tracks[place]))
+            except (ValueError, InputError) as error:
+                self.findings.add("segment that cannot be", f"{name}: {error}")
+        found = self.findings.result()
+        if not any(segments.values()) and not any(self.people.values()):
+            why = "; ".join(finding.line() for finding in found if finding.serious)
+            raise InputError(f"holds no usable segment{f' ({why})' if why else ''}")
+        made = assemble(segments, videos, source=source, people=self.people)
+        if not found:
+            return made
+        return replace(made, detector={**made.detector, "warnings": [finding.line() for finding in found]})
 
     def labels(self, source: str) -> Labels:
         """Everything gathered."""
@@ -105,7 +145,7 @@ class Gather:
             source=source,
             findings=self.findings.result(),
         )
-        return with_columns(annotations, self._more)
+        return replace(with_columns(annotations, self._more), on_player=self.on_player)
 
     def _texts(self, key: str) -> tuple[str, ...]:
         return tuple(str(more.get(key, "")).strip() for more in self._more)

@@ -7,15 +7,15 @@ labelling configuration that fits goes into a second file. https://labelstud.io/
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
-from math import ceil, floor
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import SubElement
 
 from vidtad.formats.document import refused
+from vidtad.formats.label_types import Gather
 from vidtad.formats.people import by_track, segments_of
-from vidtad.formats.shared import PERSON, Videos, assemble, labels_of, rate_of, stem_of, xml_safe
+from vidtad.formats.shared import PERSON, Videos, frame_of, labels_of, rate_of, xml_safe
 from vidtad.runtime.files import fraction_of
 from vidtad.timeline import PersonBox, Segment, Timeline
 
@@ -23,6 +23,11 @@ WHY = "Label Studio counts frames"
 DEFAULT_RATE = Fraction(24)
 """What Label Studio's Video tag assumes when its configuration names no frame rate."""
 TIMELINE, BOX = "timeline", "person"
+RATES = ("fps", "framerate", "frame_rate", "frameRate")
+"""Where a task's data state its frames a second: the configuration reads it from there ($fps)."""
+LABELS = ("timelinelabels", "labels", "videolabels")
+MOST_FRAMES = 1e15
+"""Frames that no video has."""
 NEW_TRACKS = 1_000_000
 """Numbers of persons that were drawn by hand start here."""
 
@@ -62,22 +67,44 @@ def configuration(timeline: Timeline) -> str:
 
 
 def read(text: str, videos: Videos, path: Path) -> Timeline:
-    """What people corrected (`annotations`), else the predictions, of every task. Raises InputError."""
-    tasks = json.loads(text)
-    segments: dict[str, list[Segment]] = {}
-    people: dict[str, list[PersonBox]] = {}
-    for task in tasks if isinstance(tasks, list) else [tasks]:
-        with refused("not a Label Studio task"):
-            addresses = [task["data"][key] for key in ("video", "video_url", "url") if key in task["data"]]
-            name = stem_of(str(addresses[0]))
-            info = videos.get(name)
-            rate = info.fps if info and info.fps > 0 else fraction_of(str(task["data"].get("fps", DEFAULT_RATE)))
-            segments[name] = list(_read_ranges(_result(task), rate))
-            tracks = [item for item in _result(task) if item.get("type") == "videorectangle"]
-            boxes = [box for number, item in enumerate(tracks) for box in _read_boxes(item, rate, number)]
-            if boxes:
-                people[name] = boxes
-    return assemble(segments, videos, source="labelstudio", people=people)
+    """Ranges and boxes of every task as a timeline; findings are its warnings. Raises InputError."""
+    into = Gather()
+    read_labels(json.loads(text), into, boxes=True)
+    return into.timeline(videos, "labelstudio")
+
+
+def read_labels(document: Any, into: Gather, frame_rate: float | None = None, *, boxes: bool = False) -> None:
+    """Add the segments of every task, and its person boxes where they are wanted.
+
+    What people did (`annotations`) counts, else a task's first prediction; of several annotations the one marked as
+    ground truth, else the last. Frames are counted at `frame_rate`, else at the rate that the task states, else at the
+    24 a second that Label Studio's Video tag assumes.
+    """
+    into.on_player = True
+    for task in document if isinstance(document, list) else [document]:
+        if not isinstance(task, dict):
+            into.findings.add("task that is no object", str(task)[:40])
+            continue
+        inner = task.get("data")
+        data: Mapping[str, Any] = inner if isinstance(inner, dict) else task
+        stated = _media(data) or _without_prefix(str(task.get("file_upload") or ""))
+        if not stated:
+            into.findings.add("task without a video", f"id {task.get('id')}")
+            continue
+        video = into.video(stated)
+        rate = _rate(data, frame_rate)
+        if rate is None:
+            into.findings.add("frame rate that is no number", f"{into.columns.names[video]}: {_stated_rate(data)!r}")
+            continue
+        results = _results(task, into.columns.names[video], into)
+        for number, result in enumerate(results):
+            _take(result, number, video, rate, into, boxes)
+        if frame_rate is None and _stated_rate(data) is None and any("ranges" in _value(r) for r in results):
+            into.findings.add(
+                f"task without a frame rate, taken at Label Studio's {DEFAULT_RATE} a second",
+                f"{into.columns.names[video]}; give the rate otherwise",
+                serious=False,
+            )
 
 
 def fits(text: str) -> bool:
@@ -85,18 +112,23 @@ def fits(text: str) -> bool:
     if text.lstrip()[:1] not in ("[", "{"):
         return False
     try:
-        document = json.loads(text)
+        return is_export(json.loads(text))
     except (ValueError, RecursionError):
         return False
-    task = document[0] if isinstance(document, list) and document else document
-    if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+
+
+def is_export(document: Any) -> bool:
+    """Whether this JSON document is a list of tasks, in the full or the small form, or one task."""
+    tasks = document if isinstance(document, list) else [document]
+    if not tasks or not all(isinstance(task, dict) for task in tasks):
         return False
-    return "annotations" in task or "predictions" in task
+    full = any("data" in task and ("annotations" in task or "predictions" in task) for task in tasks[:50])
+    return full or (isinstance(document, list) and any("id" in task and _media(task) for task in tasks[:50]))
 
 
 def _ranges(number: int, segment: Segment, rate: Fraction) -> dict[str, Any]:
-    first = floor(segment.start_s * rate) + 1
-    last = max(ceil(segment.end_s * rate), first)
+    first = frame_of(segment.start_s, rate) + 1
+    last = max(frame_of(segment.end_s, rate, up=True), first)
     entry: dict[str, Any] = {
         "id": f"s{number}",
         "type": "timelinelabels",
@@ -115,7 +147,7 @@ def _track(track: int, boxes: Sequence[PersonBox], rate: Fraction, frames: int |
         x1, y1, x2, y2 = person.box
         sequence.append(
             {
-                "frame": round(person.time_s * rate) + 1,
+                "frame": frame_of(person.time_s, rate) + 1,
                 "time": person.time_s,
                 "enabled": number + 1 < len(boxes),
                 "rotation": 0,
@@ -142,22 +174,104 @@ def _track(track: int, boxes: Sequence[PersonBox], rate: Fraction, frames: int |
     }
 
 
-def _result(task: Mapping[str, Any]) -> list[dict[str, Any]]:
-    kept = [entry for entry in task.get("annotations") or [] if not entry.get("was_cancelled")]
-    for entry in [*kept[-1:], *(task.get("predictions") or [])[:1]]:
-        return list(entry["result"])
-    return []
+def _rate(data: Mapping[str, Any], given: float | None) -> Fraction | None:
+    """Frames a second of a task; None where what is stated is no rate."""
+    stated = given if given is not None else _stated_rate(data)
+    if stated is None:
+        return DEFAULT_RATE
+    try:
+        rate = fraction_of(str(stated))
+    except (ValueError, ArithmeticError):
+        return None
+    return rate if rate > 0 else None
 
 
-def _read_ranges(result: Sequence[Mapping[str, Any]], rate: Fraction) -> Iterator[Segment]:
-    for item in result:
-        if item.get("type") != "timelinelabels":
-            continue
-        track, score = _person(item), item.get("score")
-        for span in item["value"]["ranges"]:
-            for label in item["value"]["timelinelabels"]:
-                start, end = (span["start"] - 1) / rate, span["end"] / rate
-                yield Segment(max(0.0, float(start)), float(end), str(label), 1.0 if score is None else score, track)
+def _stated_rate(data: Mapping[str, Any]) -> Any:
+    return next((data[key] for key in RATES if data.get(key) not in (None, "")), None)
+
+
+def _media(data: Mapping[str, Any]) -> str:
+    """The stated video, without the prefix of an upload and the parts of an address that are no path."""
+    for key in ("video", "video_url", "video_path", "url", "audio"):
+        text = data.get(key)
+        if isinstance(text, str) and text.strip():
+            text = text.partition("?")[0]
+            folder, slash, name = text.rpartition("/")
+            name = _without_prefix(name) if "upload" in folder else name
+            return (folder.partition("://")[2] if "://" in folder else folder) + slash + name
+    return ""
+
+
+def _without_prefix(name: str) -> str:
+    """An upload's name without the 8 hexadecimal digits that Label Studio puts before it."""
+    head, dash, rest = name.partition("-")
+    uploaded = dash and len(head) == 8 and all(letter in "0123456789abcdef" for letter in head)
+    return rest if uploaded else name
+
+
+def _results(task: Mapping[str, Any], name: str, into: Gather) -> list[Mapping[str, Any]]:
+    """Results of a task: of what counts, see `read_labels`; of the small form (JSON-MIN), what its columns hold."""
+    there = task.get("annotations", task.get("completions"))
+    if not isinstance(there, list) and "predictions" not in task:
+        values = [value for column in task.values() if isinstance(column, list) for value in column]
+        return [{"value": value} for value in values if isinstance(value, dict)]
+    entries = [entry for entry in there if isinstance(entry, dict)] if isinstance(there, list) else []
+    kept = [entry for entry in entries if not entry.get("was_cancelled")]
+    if len(kept) < len(entries):
+        into.findings.add("skipped annotation left out", name, len(entries) - len(kept), serious=False)
+    if len(kept) > 1:
+        into.findings.add("task with several annotations, one is taken", name, serious=False)
+    chosen = next((entry for entry in kept if entry.get("ground_truth")), kept[-1] if kept else None)
+    if chosen is None:
+        predicted = [entry for entry in task.get("predictions") or [] if isinstance(entry, dict)]
+        chosen = predicted[0] if predicted else {"result": []}
+        if predicted:
+            into.findings.add("prediction taken where nobody annotated", name, serious=False)
+    results = chosen.get("result")
+    if not isinstance(results, list):
+        into.findings.add("annotation without a list of results", name)
+        return []
+    return [result for result in results if isinstance(result, dict)]
+
+
+def _value(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    value = result.get("value")
+    return value if isinstance(value, dict) else {}
+
+
+def _take(result: Mapping[str, Any], number: int, video: int, rate: Fraction, into: Gather, boxes: bool) -> None:
+    """Add what one result says: ranges in frames, a range of the sound in seconds, or a person's boxes."""
+    value, name = _value(result), into.columns.names[video]
+    if isinstance(value.get("sequence"), list):
+        if not boxes:
+            into.findings.add("boxes of a person left out", name, serious=False)
+            return
+        with refused(f"{name}: not a track of Label Studio"):
+            into.people.setdefault(name, []).extend(_read_boxes(result, rate, number))
+        return
+    labels = [label for key in LABELS if isinstance(value.get(key), list) for label in value[key]]
+    ranges = value.get("ranges")
+    if not isinstance(ranges, list) and not ("start" in value and "end" in value):
+        kind = str(result.get("type", "no type"))[:30]
+        into.findings.add(f"result of another kind left out ({kind})", name, serious=False)
+        return
+    track, score = _person(result), result.get("score")
+    spans = [_frames(span) for span in ranges] if isinstance(ranges, list) else [(value["start"], value["end"])]
+    if not labels:
+        into.findings.add("segment without a label", name, len(spans))
+    for start, end in spans:
+        if isinstance(ranges, list) and start is not None and end is not None:
+            start, end = float((start - 1) / rate), float(end / rate)
+        for label in labels:
+            into.add(video, label, start, end, score=1.0 if score is None else score, track=track)
+
+
+def _frames(entry: Any) -> tuple[Any, Any]:
+    """(first frame, last frame), counted from 1; None for what is no number."""
+    ends = [entry.get(key) if isinstance(entry, dict) else None for key in ("start", "end")]
+    sound = [isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < MOST_FRAMES for v in ends]
+    exact = [Fraction(value) if good and value is not None else None for value, good in zip(ends, sound, strict=True)]
+    return exact[0], exact[1]
 
 
 def _person(item: Mapping[str, Any]) -> int | None:

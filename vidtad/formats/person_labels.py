@@ -13,6 +13,7 @@ import numpy as np
 from vidtad.errors import InputError
 from vidtad.formats.ava import ava_classes
 from vidtad.formats.document import csv_rows, numbers, read_text
+from vidtad.runtime.names import composed
 
 Box = tuple[float, float, float, float]
 Labelled = dict[str, dict[float, dict[Box, set[str]]]]
@@ -42,14 +43,14 @@ def read_person_labels(path: Path, names: Mapping[int, str] | None = None) -> Pe
         second, *box = numbers((row[1:6] + [""] * 5)[:5]).tolist()
         if len(row) not in (2, 7, 8) or not np.isfinite(second) or second < 0:
             raise InputError(f"{path}:{line}: expected video,second,x1,y1,x2,y2,action, found {','.join(row)[:60]!r}")
-        people = videos.setdefault(row[0], {}).setdefault(second, {})
+        people = videos.setdefault(composed(row[0]), {}).setdefault(second, {})
         if len(row) == 2:
             continue
         x1, y1, x2, y2 = box
         if not (0 <= x1 < x2 <= 1 and 0 <= y1 < y2 <= 1):
             raise InputError(f"{path}:{line}: a box must have 0 <= x1 < x2 <= 1, the same for y; found {row[2:6]}")
         actions = people.setdefault((x1, y1, x2, y2), set())
-        name = row[6].strip()
+        name = composed(row[6].strip())
         if name.isascii() and name.isdigit():
             if int(name) not in known:
                 raise InputError(f"{path}:{line}: action {name} has no name; give a label map that has it")

@@ -71,6 +71,7 @@ def _annotations(path: Path) -> Annotations:
             return epic.annotations(text, findings)
         if delimited.is_annotations(header):
             return delimited.annotations(text, findings)
+        delimited.refuse_header(header)
     raise InputError(f"{path}: not ground truth of a known layout ({TRUTH_KINDS})")
 
 
@@ -95,6 +96,8 @@ def _predictions(path: Path) -> Predictions:
         return thumos.predictions(text, findings)
     elif delimited.is_predictions(first_row(text)):
         return delimited.predictions(text, findings)
+    else:
+        delimited.refuse_header(first_row(text), delimited.NEEDED | {"score"})
     raise InputError(f"{path}: not predictions of a known layout ({PREDICTION_KINDS})")
 
 

@@ -3,8 +3,9 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
-from pathlib import PurePosixPath, PureWindowsPath
+from math import ceil, floor
 from xml.etree import ElementTree
 
 from vidtad.errors import InputError
@@ -29,6 +30,75 @@ def scored(text: str) -> tuple[str, float]:
     found = _SCORED.fullmatch(text)
     assert found  # every part is optional
     return found["label"], float(found["score"] or 1.0)
+
+
+def backslashed(found: re.Match[str]) -> str:
+    """A separator as part of a label."""
+    return "\\" + found[0]
+
+
+def joined_actions(actions: Iterable[tuple[str, float]]) -> str:
+    """`walk (0.9); wave (0.5)`: labels with scores, as `split_actions` takes them apart; separators are escaped."""
+    escape = re.compile(r"([;,\\])")
+    return "; ".join(f"{escape.sub(backslashed, label)} ({score:.4g})" for label, score in actions)
+
+
+def split_actions(text: str) -> tuple[tuple[str, float], ...]:
+    """(label, score) of a list in one text, score 1 where none is in brackets.
+
+    Semicolons and commas separate, but not within brackets (`talk to (a person, a group)`) nor after a backslash.
+    """
+    parts, depth, escaped = [""], 0, False
+    for letter in text:
+        if escaped:
+            parts[-1], escaped = parts[-1] + letter, False
+        elif letter == "\\":
+            escaped = True
+        elif letter in ";," and depth <= 0:
+            parts.append("")
+        else:
+            depth += (letter == "(") - (letter == ")")
+            parts[-1] += letter
+    return tuple(scored(part.strip()) for part in parts if part.strip())
+
+
+def frame_of(time_s: float, rate: Fraction, *, up: bool = False) -> int:
+    """Frames of `rate` a second that have begun before a time, or, `up`, ended at it at the earliest.
+
+    A time within a thousandth of a frame of a border is that border: decimal seconds rarely hit one exactly.
+    """
+    exact = Fraction(time_s) * rate
+    near = round(exact)
+    if abs(exact - near) < Fraction(1, 1000):
+        return near
+    return ceil(exact) if up else floor(exact)
+
+
+def shifted(timeline: Timeline, by_s: Mapping[str, float]) -> Timeline:
+    """The timeline with the times of videos moved by so many seconds; what ends before 0 goes, the rest is cut."""
+    if not any(by_s.values()):
+        return timeline
+    results, people = dict(timeline.results), dict(timeline.people)
+    for name, seconds in by_s.items():
+        results[name] = tuple(
+            replace(s, start_s=max(0.0, s.start_s + seconds), end_s=s.end_s + seconds)
+            for s in timeline.results.get(name, ())
+            if s.end_s + seconds > 0
+        )
+        if name in people:
+            moved = (replace(p, time_s=max(0.0, round(p.time_s + seconds, 9))) for p in timeline.people[name])
+            people[name] = tuple(moved)
+    return replace(timeline, results=results, people=people)
+
+
+def on_player(timeline: Timeline) -> Timeline:
+    """The timeline on the clock of players, which counts from the container's start, not from the first frame."""
+    return shifted(timeline, {name: info.player_start_s for name, info in timeline.videos.items()})
+
+
+def from_player(timeline: Timeline) -> Timeline:
+    """Inverse of `on_player`, where the videos are known."""
+    return shifted(timeline, {name: -info.player_start_s for name, info in timeline.videos.items()})
 
 
 def xml_safe(text: str) -> str:
@@ -146,12 +216,6 @@ def assemble(
         {"name": source, "converted_from": source},
         {name: tuple(found) for name, found in people.items() if found},
     )
-
-
-def stem_of(name: str) -> str:
-    """The id of a video behind a path or address of either operating system."""
-    last = PureWindowsPath(PurePosixPath(name.split("?")[0]).name).name
-    return PurePosixPath(last).stem or name
 
 
 def rate_of(info: VideoInfo, why: str) -> Fraction:

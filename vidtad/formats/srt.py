@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 from vidtad.formats import subtitles
-from vidtad.formats.shared import Videos, assemble
+from vidtad.formats.label_types import Gather
+from vidtad.formats.shared import Videos
 from vidtad.timeline import Timeline
 
-START = re.compile(r"\s*\d+\s*\r?\n\s*\d+:\d{2}:\d{2}[,.]\d{3}\s*-->")
+START = re.compile(r"\s*\d+\s*\r?\n\s*(?:\d+:)?\d{1,2}:\d{2}(?:[,.]\d{1,3})?\s*-->")
 
 
 def write(timeline: Timeline) -> dict[str, str]:
@@ -21,8 +22,10 @@ def write(timeline: Timeline) -> dict[str, str]:
 
 
 def read(text: str, videos: Videos, path: Path) -> Timeline:
-    """One segment for each line of text, over all the cues it goes on in; the video is named after the file."""
-    return assemble({path.stem: subtitles.segments(subtitles.blocks(text))}, videos, source="srt")
+    """The cues as a timeline, see `subtitles.read_labels`. Raises InputError."""
+    into = Gather()
+    subtitles.read_labels(text, path, into)
+    return into.timeline(videos, "srt")
 
 
 def fits(text: str) -> bool:

@@ -1,15 +1,22 @@
 """Cues of subtitles: at every moment one line for each action under way, the surest first."""
 
+import html
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from vidtad.formats.label_types import Gather
 from vidtad.formats.shared import one_line, scored
+from vidtad.formats.tables import Findings
 from vidtad.timeline import Segment
 
 Cue = tuple[int, int, tuple[str, ...]]
 WHO = re.compile(r"person (\d+): ")
-CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{2})[.,](\d{3})")
+CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{2})(?:[.,](\d{1,3}))?")
+TIMES = re.compile(r"\s*[\d:.,]+\s*-->")
+"""A line that gives a cue its times, rightly or not; text may hold an arrow too."""
+MARKUP = re.compile(r"</?(?:[biucvs]|font|lang|ruby|rt|em|strong)(?:[ .][^<>]*)?>|<\d[\d:.]*>|\{\\[^{}]*\}")
 
 
 def cues(segments: Iterable[Segment]) -> list[Cue]:
@@ -36,24 +43,6 @@ def cues(segments: Iterable[Segment]) -> list[Cue]:
     return found
 
 
-def segments(found: Iterable[tuple[int, int, Sequence[str]]]) -> list[Segment]:
-    """Inverse of `cues`, to the millisecond: a line that goes on in the next cue is one segment.
-
-    Lines without a score in brackets, as people write them, get score 1.
-    """
-    running: dict[str, tuple[int, int]] = {}
-    done: list[tuple[int, int, str]] = []
-    for start, end, lines in sorted(found, key=lambda cue: cue[:2]):
-        going_on = {}
-        for text in dict.fromkeys(lines):
-            since, until = running.get(text, (start, start))
-            going_on[text] = (since, end) if until == start else (start, end)
-        done += [(*span, text) for text, span in running.items() if going_on.get(text, (None,))[0] != span[0]]
-        running = going_on
-    done += [(*span, text) for text, span in running.items()]
-    return [_segment(start, end, text) for start, end, text in sorted(done)]
-
-
 def line(segment: Segment) -> str:
     """`person 3: walk (0.875)`, the person only where one is known."""
     who = "" if segment.track is None else f"person {segment.track}: "
@@ -67,30 +56,73 @@ def clock(milliseconds: int, point: str) -> str:
 
 
 def parse_clock(text: str) -> int | None:
-    """Milliseconds of `hh:mm:ss,mmm` or `mm:ss.mmm`; None for anything else."""
+    """Milliseconds of `hh:mm:ss,mmm`, `mm:ss.mmm`, and of one or two digits of a fraction; None for anything else."""
     found = CLOCK.fullmatch(text.strip())
     if not found:
         return None
-    hours, minutes, seconds, rest = (int(part or 0) for part in found.groups())
-    return ((hours * 60 + minutes) * 60 + seconds) * 1000 + rest
+    hours, minutes, seconds = (int(part or 0) for part in found.groups()[:3])
+    return ((hours * 60 + minutes) * 60 + seconds) * 1000 + int((found[4] or "").ljust(3, "0"))
 
 
-def blocks(text: str) -> list[tuple[int, int, list[str]]]:
-    """The cues of SRT or WebVTT text; whatever is no cue (numbers, headers, notes) is passed over."""
+def read_labels(text: str, path: Path, into: Gather, *, escaped: bool = False) -> None:
+    """Add one segment for each line of text, over all the cues it goes on in; the video is named after the file.
+
+    `escaped`: whether characters are written as in HTML (WebVTT). Markup (`<i>`, `{\\an8}`) is no part of a label.
+    What has times that cannot be read, or no length, is a finding with its line.
+    """
+    into.on_player = True
+    video = into.video(path.stem)
+    cues = [
+        (start, end, [_plain(line, escaped) for line in lines]) for start, end, lines in blocks(text, into.findings)
+    ]
+    for start, end, line in _joined(cues):
+        who = WHO.match(line)
+        label, score = scored(line[who.end() :] if who else line)
+        into.add(video, label, start / 1000, end / 1000, score=score, track=int(who[1]) if who else None)
+
+
+def blocks(text: str, findings: Findings) -> list[tuple[int, int, list[str]]]:
+    """The cues of SRT or WebVTT text. Headers, notes and styles are passed over; a cue that is none is a finding."""
     found = []
-    for block in re.split(r"\n\s*\n", text.replace("\r\n", "\n").replace("\r", "\n")):
-        lines = block.strip().split("\n")
-        for number, candidate in enumerate(lines):
-            before, arrow, after = candidate.partition("-->")
-            start, end = parse_clock(before), parse_clock(after.strip().split(" ")[0])
-            if arrow and start is not None and end is not None:
-                if end > start:
-                    found.append((start, end, lines[number + 1 :]))
-                break
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    number = 0
+    while number < len(lines):
+        before, _, after = lines[number].partition("-->")
+        number += 1
+        if not TIMES.match(lines[number - 1]):
+            continue
+        start, end = parse_clock(before), parse_clock(after.strip().split(" ")[0])
+        shown, first = [], number
+        while number < len(lines) and lines[number].strip() and not TIMES.match(lines[number]):
+            shown.append(lines[number].strip())
+            number += 1
+        if number < len(lines) and TIMES.match(lines[number]) and shown and shown[-1].isdecimal():
+            shown.pop()  # the number of the next cue, where the blank line before it is missing
+        if start is None or end is None:
+            findings.add("cue whose times cannot be read", f"line {first}: {lines[first - 1][:60]!r}")
+        elif end <= start:
+            findings.add("cue without length left out", f"line {first}: {lines[first - 1][:60]!r}")
+        elif not shown:
+            findings.add("cue without text left out", f"line {first}")
+        else:
+            found.append((start, end, shown))
     return found
 
 
-def _segment(start: int, end: int, text: str) -> Segment:
-    who = WHO.match(text)
-    label, score = scored(text[who.end() :] if who else text)
-    return Segment(start / 1000, end / 1000, label, score, int(who[1]) if who else None)
+def _plain(line: str, escaped: bool) -> str:
+    text = MARKUP.sub("", line)
+    return html.unescape(text).strip() if escaped else text.strip()
+
+
+def _joined(found: Iterable[tuple[int, int, Sequence[str]]]) -> list[tuple[int, int, str]]:
+    """(start, end, line): a line that goes on in the next cue is one. Inverse of `cues`, to the millisecond."""
+    running: dict[str, tuple[int, int]] = {}
+    done: list[tuple[int, int, str]] = []
+    for start, end, lines in sorted(found, key=lambda cue: cue[:2]):
+        going_on = {}
+        for text in dict.fromkeys(line for line in lines if line):
+            since, until = running.get(text, (start, start))
+            going_on[text] = (since, end) if until == start else (start, end)
+        done += [(*span, text) for text, span in running.items() if going_on.get(text, (None,))[0] != span[0]]
+        running = going_on
+    return sorted([*done, *((*span, text) for text, span in running.items())])

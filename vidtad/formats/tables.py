@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vidtad.errors import InputError
+from vidtad.runtime.names import composed
 
 MILLISECOND = 1e-3
 """Annotations shorter than that, in seconds, are none, and those no further apart are one."""
@@ -62,6 +63,8 @@ class _Segments:
     end: np.ndarray
 
     def __post_init__(self) -> None:
+        for name in ("videos", "labels"):
+            self._compose(name)
         columns = {
             name: np.ascontiguousarray(getattr(self, name), dtype)
             for name, dtype in (
@@ -81,6 +84,19 @@ class _Segments:
             column = columns[name]
             if len(column) and not (column.min() >= 0 and column.max() < len(names)):
                 raise InputError(f"segment table: column {name!r} points outside its names")
+
+    def _compose(self, attribute: str) -> None:
+        """Names in the form in which they are compared. Raises InputError where two videos become one."""
+        names = tuple(map(composed, getattr(self, attribute)))
+        if names == getattr(self, attribute):
+            return
+        if len(set(names)) < len(names):
+            if attribute == "videos":
+                twice = next(name for name in names if names.count(name) > 1)
+                raise InputError(f"two videos are called {twice!r}, in two spellings that look the same; rename one")
+            names, place = index_names(names)
+            object.__setattr__(self, "label", np.asarray(place)[np.asarray(self.label, np.int64)])
+        object.__setattr__(self, attribute, names)
 
     def __len__(self) -> int:
         return len(self.video)

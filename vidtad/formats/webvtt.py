@@ -4,7 +4,8 @@ import html
 from pathlib import Path
 
 from vidtad.formats import subtitles
-from vidtad.formats.shared import Videos, assemble
+from vidtad.formats.label_types import Gather
+from vidtad.formats.shared import Videos
 from vidtad.timeline import Timeline
 
 
@@ -19,9 +20,10 @@ def write(timeline: Timeline) -> dict[str, str]:
 
 
 def read(text: str, videos: Videos, path: Path) -> Timeline:
-    """One segment for each line of text, over all the cues it goes on in; the video is named after the file."""
-    found = [(start, end, [html.unescape(line) for line in lines]) for start, end, lines in subtitles.blocks(text)]
-    return assemble({path.stem: subtitles.segments(found)}, videos, source="vtt")
+    """The cues as a timeline, see `subtitles.read_labels`. Raises InputError."""
+    into = Gather()
+    subtitles.read_labels(text, path, into, escaped=True)
+    return into.timeline(videos, "vtt")
 
 
 def fits(text: str) -> bool:

@@ -16,10 +16,13 @@ TOLERANCE_S = 0.5
 
 
 class Duration(NamedTuple):
-    """Length of a video that is there, in seconds, and the seconds from one feature row to the next (None: unknown)."""
+    """What is known of the time of a video that is there: seconds throughout."""
 
     seconds: float
     step_s: float | None = None
+    """From one step of its features to the next; None where that is not known."""
+    player_start_s: float = 0.0
+    """What a player's clock shows at its first frame."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,15 @@ def check(labels: Labels, durations: Mapping[str, Duration] | None, unused: Coll
     `unused`: videos that are there and that the labels do not name. Nothing is changed; `cleaned` says what
     will be used.
     """
-    findings, table = Findings(), labels.table
+    findings, on_player = Findings(), labels.on_player
     if durations is not None:
+        labels = from_first_frame(labels, durations)
+    table = labels.table
+    if durations is not None:
+        late = [name for name in table.videos if on_player and name in durations and durations[name].player_start_s]
+        if late:
+            example = f"{late[0]}: its frames begin {durations[late[0]].player_start_s:.2f} s after its sound"
+            findings.add("video whose labels were moved to its first frame", example, len(late), serious=False)
         _check_presence(labels, durations, unused, findings)
         _check_ends(labels, durations, findings)
     _check_segments(table, _cut(table, _lengths(table, durations or {})), findings)
@@ -135,6 +145,7 @@ def cleaned(labels: Labels, durations: Mapping[str, Duration]) -> Labels:
     Left out: reversed, less than a millisecond long or inside the video, without a label, stated twice (to the
     millisecond).
     """
+    labels = from_first_frame(labels, durations)
     table = labels.table
     there = np.array([name in durations for name in table.videos], bool)
     length = _lengths(table, durations)
@@ -151,6 +162,16 @@ def cleaned(labels: Labels, durations: Mapping[str, Duration]) -> Labels:
         findings=(),
     )
     return Labels(new, _where(labels.groups, there), _where(labels.files, there), labels.fps[there])
+
+
+def from_first_frame(labels: Labels, durations: Mapping[str, Duration]) -> Labels:
+    """The labels with times from the first frame of each video, where they are on the clock of players."""
+    table = labels.table
+    late = np.array([durations[name].player_start_s if name in durations else 0.0 for name in table.videos])
+    if not labels.on_player or not late.any():
+        return labels
+    moved = late[table.video]
+    return replace(labels, table=replace(table, start=table.start - moved, end=table.end - moved), on_player=False)
 
 
 def _lengths(table: Annotations, durations: Mapping[str, Duration]) -> np.ndarray:

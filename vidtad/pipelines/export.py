@@ -1,10 +1,10 @@
 """Handing timelines to people and other programs: finding the videos behind them, converting files."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vidtad.arrays import is_array
+from vidtad.arrays import is_array, video_of
 from vidtad.errors import InputError
 from vidtad.formats.ava import is_rows, read_label_map
 from vidtad.formats.ava_timeline import MAP
@@ -14,6 +14,7 @@ from vidtad.formats.people import linked, sampled, segments_of
 from vidtad.formats.person_labels import read_person_labels
 from vidtad.formats.shared import above, labels_of
 from vidtad.formats.tables import Annotations
+from vidtad.runtime.names import composed
 from vidtad.timeline import PersonBox, Timeline, merge
 from vidtad.video import VideoInfo, open_video, probe
 
@@ -45,7 +46,7 @@ def _sampled(timeline: Timeline, every_s: float) -> Timeline:
 
 def known_videos(paths: Iterable[Path]) -> dict[str, VideoInfo]:
     """{id: what the header says} of video files. Raises InputError for one that is none."""
-    return {path.stem: probe(path) for path in paths}
+    return {video_of(path): probe(path) for path in paths}
 
 
 def with_videos(timeline: Timeline, files: Sequence[Path]) -> Timeline:
@@ -56,10 +57,16 @@ def with_videos(timeline: Timeline, files: Sequence[Path]) -> Timeline:
     if len(files) == 1 and len(timeline.videos) == 1:
         (name,) = timeline.videos
         return replace(timeline, videos={name: probe(files[0])})
-    found = {path.stem: path for path in files if path.stem in timeline.videos}
+    found = by_name(files, timeline)
     if files and not found:
         raise InputError(f"{files[0]}: the timeline is of {', '.join(list(timeline.videos)[:3])}, not of this video")
-    return replace(timeline, videos={**timeline.videos, **known_videos(found.values())})
+    return replace(timeline, videos={**timeline.videos, **{name: probe(path) for name, path in found.items()}})
+
+
+def by_name(files: Iterable[Path], timeline: Timeline) -> dict[str, Path]:
+    """{id in the timeline: file} of those files that are its videos by name."""
+    ids = {composed(name): name for name in timeline.videos}
+    return {ids[name]: path for path in files if (name := video_of(path)) in ids}
 
 
 def varying_times(infos: Iterable[VideoInfo]) -> dict[str, list[float]]:
@@ -89,17 +96,21 @@ def convert(
     videos: Sequence[Path] = (),
     min_score: float | None = None,
     every_s: float | None = None,
+    warn: Callable[[str], None] = lambda sentence: None,
 ) -> list[Path]:
     """Write `source` (a file of any known format, or a folder of timelines) in other formats; returns the files.
 
     `out` is a folder, or with one format a file; beside the source by default. `videos`: files that tell frame
-    rates and sizes. `every_s`: see `read_all`. Raises InputError for what cannot be read or expressed, RunError for
-    a failed write.
+    rates and sizes. `every_s`: see `read_all`. `warn` is told what a reader found and did not take. Raises InputError
+    for what cannot be read or expressed, RunError for a failed write.
     """
     wanted = parse_names(names)
     if not wanted:
         raise InputError(f"convert to which format? There are {', '.join(FORMATS)}.")
     timeline = read_all(source, known_videos(videos), every_s=every_s)
+    if "converted_from" in timeline.detector:
+        for sentence in timeline.detector.get("warnings", ()):
+            warn(f"{source}: {sentence}")
     if videos:
         timeline = with_videos(timeline, videos)
     if min_score is not None:
@@ -119,7 +130,7 @@ def locate(timeline: Timeline, files: Sequence[Path], near: Path) -> dict[str, P
     """
     if len(files) == 1 and len(timeline.videos) == 1:
         return {next(iter(timeline.videos)): files[0]}
-    given = {path.stem: path for path in files if path.stem in timeline.videos}
+    given = by_name(files, timeline)
     if files and not given:
         raise InputError(f"{files[0]}: the timeline is of {', '.join(list(timeline.videos)[:3])}, not of this video")
     folder = near if near.is_dir() else near.parent

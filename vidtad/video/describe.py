@@ -14,9 +14,10 @@ def describe(
 
     Keys: path, bytes, decoder, container, codec, width, height (pixels as shown), rotation (degrees
     counter-clockwise), mirrored, dynamic_range, fps, fps_exact, constant_rate, duration_s, frames,
-    start_s; promised: {frames, duration_s} as the header has them or null; damage: {damaged_frames, lost_packets, broke_at_s, missing_s}
-    or null; warnings. With `frames` also frame_times_s, the time in seconds of every frame from 0, increasing.
-    `fps` and the errors raised are those of `vidtad.video.open_video`.
+    start_s, player_start_s; promised: {frames, duration_s} as the header has them or null; damage: {damaged_frames,
+    lost_packets, broke_at_s, missing_s} or null; warnings. With `frames` also
+    frame_times_s, the time in seconds of every frame from 0, increasing. `fps` and the errors raised are those of
+    `vidtad.video.open_video`.
     """
     times = []
     with open_video(path, decoder=decoder, fps=fps) as video:
@@ -42,6 +43,7 @@ def describe(
         "duration_s": found.duration_s,
         "frames": found.frames,
         "start_s": found.start_s,
+        "player_start_s": found.player_start_s,
         "promised": {"frames": promise.frames, "duration_s": promise.duration_s},
         "damage": None,
         "warnings": list(report.warnings),

@@ -318,6 +318,7 @@ def judge(
         dynamic_range=dynamic_range(first),
         constant_rate=by_index or _looks_constant(stream),
         start_s=0.0 if by_index else float(first.pts * time_base(first)),
+        player_start_s=0.0 if by_index else _on_player(container, first),
     )
     return Promise(
         info=info,
@@ -333,6 +334,13 @@ def judge(
         several=len(films(container)) > 1,
         container=container.format.name,
     )
+
+
+def _on_player(container: Any, first: Any) -> float:
+    """What a player's clock shows at the first frame, in seconds: the container's own start is its 0."""
+    start = Fraction(container.start_time or 0, 1_000_000)
+    seconds = round(float(first.pts * time_base(first) - start), 6)
+    return seconds if seconds > 0.001 else 0.0
 
 
 def _choice(path: str | Path, container: Any, stream: Any) -> tuple[str, ...]:

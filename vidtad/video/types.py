@@ -19,6 +19,7 @@ class VideoInfo:
     `frames` is the number of frames found where the file was decoded to its end, else what the header
     promises (None when it promises nothing). `fps` is the average rate; `constant_rate` says whether it is
     the truth for every frame. `start_s` is what the container's clock shows at the first frame (time 0 here).
+    `player_start_s` is what a player's clock, which counts from the start of the container, shows at it.
     `rotation` is the number of degrees, counter-clockwise, by which stored pictures are turned for display, after which
     `mirrored` ones have left and right exchanged. `dynamic_range` is `sdr`, `pq`, `hlg`, or `bt2020` (wide colours
     alone); the last three are shown without tone mapping.
@@ -37,6 +38,7 @@ class VideoInfo:
     decoder: str = "pyav"
     mirrored: bool = False
     dynamic_range: str = "sdr"
+    player_start_s: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """JSON form; `fps` as a number, its exact value as the string `fps_exact`."""
@@ -52,7 +54,12 @@ class VideoInfo:
             value = getattr(info, name)
             if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
                 raise TypeError(f"{name} of a video cannot be {value!r}"[:200])
-        if not (info.fps > 0 and 0 <= info.duration_s < math.inf and math.isfinite(info.start_s)):
+        if not (
+            info.fps > 0
+            and 0 <= info.duration_s < math.inf
+            and math.isfinite(info.start_s)
+            and math.isfinite(info.player_start_s)
+        ):
             raise ValueError("a video needs a rate above 0 and times that are finite numbers")
         if info.width < 0 or info.height < 0 or (info.frames or 0) < 0:
             raise ValueError("a video cannot have a size or a number of frames below 0")
@@ -72,6 +79,7 @@ _KINDS: dict[str, Any] = {
     "decoder": str,
     "mirrored": bool,
     "dynamic_range": str,
+    "player_start_s": (int, float),
 }
 
 

@@ -71,11 +71,12 @@ def find_material(
             if name in found_videos:
                 info = probe(found_videos[name])
                 step = float(stride / (rate or info.fps)) if stride else None
-                durations[name] = Duration(info.duration_s, step)
+                durations[name] = Duration(info.duration_s, step, info.player_start_s)
             elif name in found_features:
                 path = found_features[name]
                 held = load_features(path, foreign(name, path) if foreign else None, stored=True)
-                durations[name] = Duration(held.video.duration_s, float(held.grid.stride / held.grid.fps))
+                step = float(held.grid.stride / held.grid.fps)
+                durations[name] = Duration(held.video.duration_s, step, held.video.player_start_s)
         except InputError as error:
             broken[name] = str(error)
     if not durations:

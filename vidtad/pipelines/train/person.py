@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from vidtad import __version__
+from vidtad.arrays import video_of
 from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation
 from vidtad.evaluation.frames import evaluate_frames
@@ -180,8 +181,8 @@ def _poses(classes: Sequence[str]) -> int:
 def _split(labels: PersonLabels, classes: Sequence[str], job: PeopleJob) -> tuple[list[Keyframe], list[Keyframe]]:
     files: dict[str, Path] = {}
     for path in files_inside(job.videos, VIDEO_SUFFIXES):
-        other = files.setdefault(path.stem, path)
-        if other != path and path.stem in labels.videos:
+        other = files.setdefault(video_of(path), path)
+        if other != path and video_of(path) in labels.videos:
             raise InputError(f"{other} and {path} have one name and the labels do not say which; move one away")
     there = [name for name in labels.videos if name in files]
     if not there:

@@ -303,7 +303,7 @@ def _split(job: TrainingJob, labels: Labels, durations: Mapping[str, Duration]) 
 
 def _data(job: TrainingJob, recipe: Recipe, labels: Labels, features: Mapping[str, Features], watcher: Watcher) -> Data:
     durations = {
-        name: Duration(held.video.duration_s, float(held.grid.stride / held.grid.fps))
+        name: Duration(held.video.duration_s, float(held.grid.stride / held.grid.fps), held.video.player_start_s)
         for name, held in features.items()
     }
     used, split = _split(job, labels, durations)
