@@ -15,7 +15,7 @@ from vidtad.evaluation import tables as text_tables
 from vidtad.evaluation.align import align
 from vidtad.evaluation.characteristics import Bins
 from vidtad.evaluation.confusion import confusions
-from vidtad.evaluation.diagnosis import OUTCOMES, diagnose
+from vidtad.evaluation.diagnosis import OUTCOMES, diagnose, diagnosis_json
 from vidtad.evaluation.figures import save_figures
 from vidtad.evaluation.noise import bootstrap, compare, resampled_map
 from vidtad.evaluation.temporal import average_precision, find_pairs, match
@@ -145,3 +145,11 @@ def test_figures(tmp_path):
     assert written[0].read_bytes()[:4] == b"\x89PNG" and b"<svg" in written[1].read_bytes()
     with pytest.raises(InputError, match="jpeg"):
         save_figures(result, tmp_path, ["jpeg"])
+
+
+def test_slices_without_predictions_have_no_shares() -> None:
+    truth = Annotations.from_rows([("v", "a", 0.0, 1.0), ("v", "a", 2.0, 3.0)], source="test")
+    found = Predictions.from_rows([("v", "a", 0.0, 1.0, 0.9)], source="test")
+    document = diagnosis_json(diagnose(align(truth, found, RULES), truth))["false_positives"]
+    assert set(document["share_by_slice"][0].values()) == {0.0, 1.0}
+    assert set(document["share_by_slice"][5].values()) == {None}

@@ -79,8 +79,9 @@ def roi_head(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarr
     config, boxes = manifest["config"], torch.from_numpy(io["boxes"])
     state = {key.removeprefix("head."): value for key, value in weights(manifest).items()}
     maps = [unit_scale_input(name, manifest).abs() for name in ("slow", "fast")]
-    clips = [boxes[boxes[:, 0] == i, 1:] for i in range(len(maps[0]))]
-    assert torch.equal(torch.cat(clips), boxes[:, 1:]), "boxes of a clip must be neighbours"
+    places = [torch.nonzero(boxes[:, 0] == i).flatten() for i in range(len(maps[0]))]
+    clips = [boxes[place, 1:] for place in places]
+    order = torch.cat(places).argsort()  # from the order of clips to that of the boxes
     assert config["spatial_scale"] == 1 / roi.STRIDE
     outputs = {}
     for variant in config["variants"]:
@@ -90,7 +91,7 @@ def roi_head(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarr
         head.dropout.register_forward_hook(lambda _, inputs, output, rows=rows: rows.append(output))
         logits = head(maps, clips)
         named = {"roi_feats": rows[0], "logits": logits, "scores": head.scores(logits)}
-        outputs.update({f"{name}_{variant}": tensor.numpy() for name, tensor in named.items()})
+        outputs.update({f"{name}_{variant}": tensor[order].numpy() for name, tensor in named.items()})
     return outputs
 
 

@@ -55,9 +55,11 @@ class FalsePositives:
         return {name: (chosen == code).sum(axis=1) for code, name in enumerate(OUTCOMES)}
 
     def shares(self, part: int | None = None) -> dict[str, float]:
-        """Share of each outcome, averaged over the thresholds."""
+        """Share of each outcome, averaged over the thresholds; NaN where there is no prediction to share out."""
         counts = self.counts(part)
-        total = max(int(sum(column[0] for column in counts.values())), 1)
+        total = int(sum(column[0] for column in counts.values()))
+        if not total:
+            return dict.fromkeys(counts, float("nan"))
         return {name: float((column / total).mean()) for name, column in counts.items()}
 
 
@@ -286,8 +288,12 @@ def mean_ap(ap: np.ndarray) -> list[float]:
     return [float(value) for value in np.nanmean(ap, axis=0)]
 
 
+def _without_nan(shares: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if np.isnan(value) else value for name, value in shares.items()}
+
+
 def diagnosis_json(found: Diagnosis) -> dict[str, Any]:
-    """The tables as one JSON document; bins without annotations are null."""
+    """The tables as one JSON document; bins without annotations, and slices without predictions, are null."""
     fp, table = found.false_positives, found.table
 
     def nullable(values: np.ndarray) -> list[float | None]:
@@ -314,8 +320,8 @@ def diagnosis_json(found: Diagnosis) -> dict[str, Any]:
         "false_positives": {
             "predictions": len(fp.rank),
             "count": {name: column.tolist() for name, column in fp.counts().items()},
-            "share": fp.shares(),
-            "share_by_slice": [fp.shares(part) for part in range(SLICES)],
+            "share": _without_nan(fp.shares()),
+            "share_by_slice": [_without_nan(fp.shares(part)) for part in range(SLICES)],
             "average_mAP_N_gain": dict(fp.gain),
         },
         "characteristics": traits,

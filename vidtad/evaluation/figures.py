@@ -89,11 +89,11 @@ def _per_tiou(figure: "Figure", evaluation: Evaluation) -> None:
     axes.set_title(f"mAP, {evaluation.protocol.name}")
 
 
-def _profile(figure: "Figure", slices: Sequence[Mapping[str, float]]) -> None:
+def _profile(figure: "Figure", slices: Sequence[Mapping[str, float | None]]) -> None:
     axes = figure.subplots()
     bottom = np.zeros(len(slices))
     for colour, name in zip(COLOURS, slices[0], strict=True):
-        height = np.array([100 * part[name] for part in slices])
+        height = np.array([100 * (part[name] or 0.0) for part in slices])
         axes.bar([f"{n + 1}G" for n in range(len(slices))], height, bottom=bottom, color=colour, label=name)
         bottom += height
     axes.set_xlabel("best predictions, in units of the number of annotations G")

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vidtad.errors import InputError
+from vidtad.formats.delimited import columns_of
 from vidtad.formats.document import csv_records, first_row, read_text
 from vidtad.formats.reading import read_annotations, read_predictions
 from vidtad.formats.shared import Videos, assemble, labels_of
@@ -71,8 +72,10 @@ def read(text: str, videos: Videos, path: Path) -> Timeline:
     except InputError as first:
         try:
             table = read_annotations(path)
-        except InputError:
-            raise first from None
+        except InputError as second:
+            # What lacks scores was hardly meant as predictions: the other reader's reason is the one to give.
+            header = columns_of(first_row(text))
+            raise (second if header and "score" not in header else first) from None
         scores, names = [1.0] * len(table), {}
     segments: dict[str, list[Segment]] = {name: [] for name in table.videos}
     columns = zip(

@@ -16,7 +16,9 @@ WHO = re.compile(r"person (\d+): ")
 CLOCK = re.compile(r"(?:(\d+):)?(\d{1,2}):(\d{2})(?:[.,](\d{1,3}))?")
 TIMES = re.compile(r"\s*[\d:.,]+\s*-->")
 """A line that gives a cue its times, rightly or not; text may hold an arrow too."""
-MARKUP = re.compile(r"</?(?:[biucvs]|font|lang|ruby|rt|em|strong)(?:[ .][^<>]*)?>|<\d[\d:.]*>|\{\\[^{}]*\}")
+MARKUP = re.compile(r"</?(?:[bius]|font)(?: [^<>]*)?>|\{\\[^{}]*\}")
+CUE_MARKUP = re.compile(r"</?(?:[bicuv]|lang|ruby|rt)(?:[ .][^<>]*)?>|<\d[\d:.]*>")
+"""What SubRip's players and WebVTT take for formatting; the latter writes other angle brackets as `&lt;`."""
 
 
 def cues(segments: Iterable[Segment]) -> list[Cue]:
@@ -110,8 +112,9 @@ def blocks(text: str, findings: Findings) -> list[tuple[int, int, list[str]]]:
 
 
 def _plain(line: str, escaped: bool) -> str:
-    text = MARKUP.sub("", line)
-    return html.unescape(text).strip() if escaped else text.strip()
+    if escaped:
+        return html.unescape(CUE_MARKUP.sub("", line)).strip()
+    return MARKUP.sub("", line).strip()
 
 
 def _joined(found: Iterable[tuple[int, int, Sequence[str]]]) -> list[tuple[int, int, str]]:

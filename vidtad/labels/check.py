@@ -11,6 +11,8 @@ from vidtad.formats.tables import MILLISECOND, Annotations, Finding, Findings, d
 
 FEW = 10
 """Fewer segments of a class than this teach little."""
+LEAST_S = MILLISECOND - 1e-9
+"""Seconds that a segment lasts at least: a millisecond, as far as differences of decimal seconds can say it."""
 TOLERANCE_S = 0.5
 """By how much a stated duration may differ from the video's own, or an end lie behind it, unnoticed."""
 
@@ -186,7 +188,7 @@ def _cut(table: Annotations, length: np.ndarray) -> Annotations:
 
 def _usable(cut: Annotations) -> np.ndarray:
     """Which segments of a cut table, bool (n,), have a label and last long enough."""
-    return (cut.end - cut.start >= MILLISECOND) & _named(cut)
+    return (cut.end - cut.start >= LEAST_S) & _named(cut)
 
 
 def _named(table: Annotations) -> np.ndarray:
@@ -220,13 +222,13 @@ def _check_ends(labels: Labels, durations: Mapping[str, Duration], findings: Fin
             example = _example(table, rows[0], f", video of {own[rows[0]]:.2f} s{remark}")
             findings.add(kind, example, len(rows), serious=serious)
 
-    inside, whole = cut.end - cut.start, table.end - table.start >= MILLISECOND
+    inside, whole = cut.end - cut.start, table.end - table.start >= LEAST_S
     beyond = whole & (table.start >= own)
     scale = "; are these times frames or milliseconds?" if beyond.sum() > len(table) / 2 else ""
     report("segment that begins after its video ends (left out)", beyond, scale)
-    touching = whole & ~beyond & (table.end >= MILLISECOND) & (inside < MILLISECOND)
+    touching = whole & ~beyond & (table.end >= LEAST_S) & (inside < LEAST_S)
     report("segment that lies less than a millisecond inside its video (left out)", touching)
-    report("segment that ends after its video (cut)", (inside >= MILLISECOND) & (table.end > own + TOLERANCE_S))
+    report("segment that ends after its video (cut)", (inside >= LEAST_S) & (table.end > own + TOLERANCE_S))
     if len(table):
         short = (table.end > table.start) & (table.end - table.start < step[table.video]) & np.isfinite(own)
         report("segment shorter than one feature row, which the detector can hardly see", short, "", False)
@@ -243,9 +245,9 @@ def _check_segments(table: Annotations, cut: Annotations, findings: Findings) ->
     length, early = table.end - table.start, table.start < 0
     wrong = (
         ("reversed segment", "left out", length < 0),
-        ("segment without length", "left out", (length >= 0) & (length < MILLISECOND)),
-        ("segment that begins before 0", "cut", early & (table.end >= MILLISECOND)),
-        ("segment that ends before 0", "left out", early & (length >= MILLISECOND) & (table.end < MILLISECOND)),
+        ("segment without length", "left out", (length >= 0) & (length < LEAST_S)),
+        ("segment that begins before 0", "cut", early & (table.end >= LEAST_S)),
+        ("segment that ends before 0", "left out", early & (length >= LEAST_S) & (table.end < LEAST_S)),
         ("segment without a label", "left out", ~_named(table)),
     )
     for kind, fate, rows in wrong:
