@@ -17,6 +17,7 @@ from vidtad.hub.bundle import Bundle, load_bundle, read_document, save_bundle
 from vidtad.hub.download import ReportProgress, cache_dir, checkpoint_path, fetch_checkpoint, record_path, verify
 from vidtad.hub.registry import CHECKPOINTS, Checkpoint
 from vidtad.runtime.files import atomic_write, sha256, write_text
+from vidtad.sources import read_hashed
 
 __all__ = [
     "CHECKPOINTS",
@@ -75,7 +76,7 @@ def fetch(which: str | Checkpoint, *, progress: ReportProgress | None = None, of
         return path
     from vidtad.hub.reading import read_checkpoint
 
-    bundle = CONVERTERS[checkpoint.id](read_checkpoint(path), sha256(path))
+    bundle = CONVERTERS[checkpoint.id](*read_hashed(path, read_checkpoint))
     return save_bundle(bundle, _bundle_path(checkpoint.id))
 
 

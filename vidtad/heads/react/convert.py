@@ -58,15 +58,15 @@ def convert_checkpoint(path: Path, kind: str, preset: str = "thumos14", classes:
     """
     from vidtad.heads.actionformer.convert import bundle_from_actionformer
     from vidtad.hub.reading import read_checkpoint
-    from vidtad.runtime.files import sha256
+    from vidtad.sources import read_hashed
 
     if kind not in KINDS:
         raise InputError(f"--from {kind}: no such layout; there is {', '.join(KINDS)}")
-    checkpoint = read_checkpoint(path)
+    checkpoint, digest = read_hashed(path, read_checkpoint)
     try:
         if kind != "react":
-            return bundle_from_actionformer(checkpoint, preset, classes=classes, sha256=sha256(path))
-        bundle = bundle_from_react(checkpoint, preset, sha256=sha256(path))
+            return bundle_from_actionformer(checkpoint, preset, classes=classes, sha256=digest)
+        bundle = bundle_from_react(checkpoint, preset, sha256=digest)
         return bundle if classes is None else dataclasses.replace(bundle, classes=_as_many(classes, bundle))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
