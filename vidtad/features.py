@@ -16,7 +16,8 @@ import numpy as np
 
 from vidtad.arrays import file_of, opened, read_rows
 from vidtad.errors import InputError, RunError
-from vidtad.runtime.files import atomic_write, fraction_of, read_json, sha256, write_json
+from vidtad.runtime.files import atomic_write, digest_of, fraction_of, read_json, sha256, still_there, write_json
+from vidtad.runtime.sources import Source
 from vidtad.video import VideoInfo
 
 
@@ -95,14 +96,16 @@ class StoredRows:
     """Rows (T, C) of an array file as float32, read when sliced: between slices no file is open, nothing is held.
 
     What memory maps of thousands of videos cannot be, as each keeps a file descriptor. Raises InputError when the
-    file holds no such array, RunError when it is gone or cannot be read any more.
+    file holds no such array, RunError when it is gone, has changed or cannot be read any more.
     """
 
     dtype, ndim = np.dtype(np.float32), 2
 
     def __init__(self, path: Path):
         self.path = Path(path)
+        self.source = Source(file_of(self.path))
         with opened(self.path) as held:
+            self.source.look()
             self.shape: tuple[int, int] = (int(held.shape[0]), int(held.shape[1]))
 
     def __len__(self) -> int:
@@ -110,7 +113,9 @@ class StoredRows:
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         try:
-            return read_rows(self.path, rows).astype(np.float32, copy=False)
+            found = read_rows(self.path, rows).astype(np.float32, copy=False)
+            self.source.check()
+            return found
         except InputError as error:
             raise RunError(f"{error}: it cannot be read any more") from error
 
@@ -147,10 +152,12 @@ class Features:
 
 
 def save_features(features: Features, folder: Path, video_id: str) -> Path:
-    """Write `<folder>/<video_id>.npy` and its sidecar; returns the path of the array."""
+    """Write `<folder>/<video_id>.npy` and its sidecar; returns the path of the array. Raises RunError."""
     path = Path(folder) / f"{video_id}.npy"
     with atomic_write(path) as file:
         np.save(file, features.values, allow_pickle=False)
+        file.seek(0)
+        values_sha256 = digest_of(file)
     grid, provenance = features.grid, features.provenance
     document = {
         "format": "vidtad features 1",
@@ -167,12 +174,13 @@ def save_features(features: Features, folder: Path, video_id: str) -> Path:
         "frames": features.video.frames,
         "duration_s": features.video.duration_s,
         "source_sha256": provenance.source_sha256,
-        "values_sha256": sha256(path),
+        "values_sha256": values_sha256,
         "warnings": list(provenance.warnings),
         "video": features.video.to_json(),
         "times_s": grid.times_s.tolist(),
     }
     write_json(sidecar_of(path), document)
+    still_there([path])
     return path
 
 
@@ -273,6 +281,7 @@ def _with_sidecar(path: Path, values: np.ndarray, document: Any, check_hash: boo
         stored_hash = document["values_sha256"]
     except (KeyError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise InputError(f"{sidecar}: not a feature sidecar ({type(error).__name__}: {error})") from error
-    if check_hash and stored_hash != sha256(path):
+    held = values.source.sha256 if check_hash and isinstance(values, StoredRows) else None
+    if check_hash and stored_hash != (held or sha256(path)):
         raise InputError(f"{path}: does not match its sidecar; extract it again")
     return Features(values, grid, video, provenance)

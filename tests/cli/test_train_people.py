@@ -14,6 +14,7 @@ from tests.torchrun import by_two
 from vidtad.errors import InputError
 from vidtad.hub.bundle import load_bundle, save_bundle
 from vidtad.pipelines.train import person as training
+from vidtad.runtime.locks import claim
 
 __all__ = ["labelled"]
 QUICK = ("--weights", "random:1", "--epochs", 1, "--val-fraction", 0.25)
@@ -169,3 +170,10 @@ def test_two_processes_share_the_work_and_one_writes(labelled: Path, tmp_path: P
     assert [record["step"] for record in records[0]] == [record["step"] for record in records[1]]
     assert records[0][0]["loss"] == pytest.approx(records[1][0]["loss"], rel=0.05)  # each process drops out by itself
     assert load_bundle(out).classes == load_bundle(alone).classes
+
+
+def test_a_second_training_of_one_bundle_is_told(labelled: Path, tmp_path: Path) -> None:
+    with claim(tmp_path / ".mine.safetensors.lock"):
+        result = run(*command(labelled, tmp_path / "mine.safetensors", "--model", "linear", *QUICK))
+    assert result.exit_code == 1 and "mine.safetensors: another process is at work on it" in result.stderr
+    assert not list(tmp_path.iterdir())

@@ -1,5 +1,6 @@
 """Tasks for batches in tests: what an item does stands in its file. Importable by worker processes."""
 
+import ctypes
 import errno
 import os
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 from vidtad.errors import InputError, RunError
 from vidtad.pipelines.batches.local import Item, Part
+from vidtad.pipelines.claims import forget
 from vidtad.runtime.files import write_text
 from vidtad.runtime.locks import claim
 
@@ -23,6 +25,9 @@ class Toy:
     out: Path
     refuses: bool = False
     dies_at_birth: bool = False
+
+    def left_out(self, path: Path) -> None:
+        forget(self.out, path)
 
     def __call__(self, device: str):
         if self.refuses:
@@ -58,6 +63,9 @@ def obey(order: str, marker: Path, progress) -> None:
     if order == "die" or (order == "die once" and not marker.exists()):
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if order == "deaf":  # in native code that keeps the interpreter's lock
+        marker.touch()
+        ctypes.PyDLL(None).sleep(3600)
     if order == "hang":
         time.sleep(3600)
     if order.startswith("slow"):

@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +15,7 @@ from vidtad.heads.react.decoding import react_detections
 from vidtad.heads.react.training import ReActHead, ReActWindows
 from vidtad.models.react import ReAct, ReActConfig
 from vidtad.models.react_losses import LossConfig
+from vidtad.runtime import files
 from vidtad.training.loop import Schedule, learns_in, train
 from vidtad.training.video import TrainingVideo
 
@@ -273,3 +277,37 @@ def test_react_learns_planted_actions(tmp_path: Path) -> None:
             iou = inside / (np.maximum(near[:, 1], end) - np.minimum(near[:, 0], start))
             found += bool(((iou > 0.5) & (detections.labels[:6] == label)).any())
     assert found >= 0.8 * 3 * len(tests)
+
+
+def test_a_log_that_goes_on_the_way_is_whole_in_the_end(tmp_path: Path) -> None:
+    whole = train(head(), SCHEDULE, tmp_path / "whole", seed=7)
+
+    def harm(record) -> None:
+        if record["step"] == 3:
+            shutil.rmtree(tmp_path / "cut")
+        if record["step"] == 5:
+            os.truncate(tmp_path / "cut" / "log.jsonl", 10)
+
+    cut = train(head(), SCHEDULE, tmp_path / "cut", seed=7, progress=harm)
+    assert cut.records == whole.records
+    assert (tmp_path / "cut" / "log.jsonl").read_bytes() == (tmp_path / "whole" / "log.jsonl").read_bytes()
+    assert train(head(), SCHEDULE, tmp_path / "cut", seed=7).records == whole.records
+
+
+def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(head(), SCHEDULE, tmp_path / "whole", seed=7)
+    room = (tmp_path / "whole" / "checkpoint.pt").stat().st_size * 3 // 2
+    write, written = files._Writing.write, []
+
+    def limited(self: files._Writing, data: bytes) -> int:
+        written.append(len(data))
+        if sum(written) > room:
+            self.error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise self.error
+        return write(self, data)
+
+    with monkeypatch.context() as patch, pytest.raises(RunError, match=r"checkpoint\.pt: writing failed \(No space"):
+        patch.setattr(files._Writing, "write", limited)
+        train(head(), SCHEDULE, tmp_path / "cut", seed=7)
+    assert not list((tmp_path / "cut").glob(".*")) and (tmp_path / "cut" / "checkpoint.pt").exists()
+    assert train(head(), SCHEDULE, tmp_path / "cut", seed=7).records == whole.records

@@ -18,7 +18,7 @@ from vidtad.cli.ensemble import ensemble
 from vidtad.cli.evaluate import evaluate
 from vidtad.cli.extract import extract
 from vidtad.cli.info import info
-from vidtad.cli.interrupts import ends_on_interrupt
+from vidtad.cli.interrupts import code_of, ends_on_interrupt, first_to_say, number_of, sentence_of
 from vidtad.cli.labels import labels
 from vidtad.cli.models import models
 from vidtad.cli.overlay import clips, overlay
@@ -38,8 +38,11 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
         except VidtadError as error:
             _fail(str(error), 2 if isinstance(error, InputError) else 1)
-        except KeyboardInterrupt:
-            _fail("interrupted; run the same command again to go on where it stopped", 130)
+        except KeyboardInterrupt as error:
+            number = number_of(error)
+            if first_to_say():
+                note(sentence_of(number))
+            raise typer.Exit(code_of(number)) from None
         except BrokenPipeError:  # the reader of our output went away, as `head` does
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(1) from None

@@ -10,7 +10,7 @@ from vidtad.formats import ava_timeline, boris, columns_timeline, cvat, elan, la
 from vidtad.formats.cvat import FrameTimes
 from vidtad.formats.document import named, read_text
 from vidtad.formats.shared import Videos, file_stems, from_player, on_player, only
-from vidtad.runtime.files import write_text
+from vidtad.runtime.files import still_there, write_text
 from vidtad.timeline import FORMAT, Timeline, read_timeline
 
 
@@ -111,6 +111,7 @@ def _write(ready: Sequence[tuple[Path, str]], source: Path | None) -> list[Path]
             raise InputError(f"{path}: is what is read here; name another place with --out")
     for path, text in ready:
         write_text(path, text)
+    still_there(path for path, _ in ready)
     return [path for path, _ in ready]
 
 

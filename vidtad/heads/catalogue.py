@@ -14,6 +14,7 @@ from vidtad.hub.bundle import Bundle, load_bundle, read_document, save_bundle
 from vidtad.hub.download import ReportProgress, cache_dir, checkpoint_path, fetch, published, record_path, verify
 from vidtad.hub.registry import CHECKPOINTS, Checkpoint
 from vidtad.runtime.files import atomic_write, sha256, write_text
+from vidtad.runtime.sources import read_hashed
 
 __all__ = [
     "CHECKPOINTS",
@@ -58,7 +59,7 @@ def fetch_detector(id: str, *, progress: ReportProgress | None = None, offline: 
     from vidtad.hub.reading import read_checkpoint
 
     checkpoint = fetch(id, progress=progress, offline=offline)
-    return save_bundle(detectors[id](read_checkpoint(checkpoint), sha256(checkpoint)), path)
+    return save_bundle(detectors[id](*read_hashed(checkpoint, read_checkpoint)), path)
 
 
 def _preferred(name: str) -> tuple[str, ...]:

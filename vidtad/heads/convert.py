@@ -16,13 +16,13 @@ def convert_checkpoint(path: Path, kind: str, preset: str = "thumos14", classes:
     network's weights.
     """
     from vidtad.hub.reading import read_checkpoint
-    from vidtad.runtime.files import sha256
+    from vidtad.runtime.sources import read_hashed
 
     readers = layouts()
     if kind not in readers:
         raise InputError(unknown("layout", kind, readers))
-    checkpoint = read_checkpoint(path)
+    checkpoint, digest = read_hashed(path, read_checkpoint)
     try:
-        return readers[kind](checkpoint, preset, classes, sha256(path))
+        return readers[kind](checkpoint, preset, classes, digest)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

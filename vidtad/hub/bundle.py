@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidtad.errors import InputError, RunError, first_line
-from vidtad.runtime.files import atomic_write, fraction_of, sha256
+from vidtad.runtime.files import atomic_write, fraction_of
+from vidtad.runtime.sources import read_hashed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -126,7 +127,12 @@ def save_bundle(bundle: Bundle, path: Path) -> Path:
 
 def load_bundle(path: Path) -> Bundle:
     """Read and validate a bundle; tensors on the CPU. Raises InputError for anything but a sound bundle."""
-    path = Path(path)
+    bundle, digest = read_hashed(Path(path), _load)
+    object.__setattr__(bundle, "_file_sha256", digest)
+    return bundle
+
+
+def _load(path: Path) -> Bundle:
     document = read_document(path)
     from safetensors import SafetensorError, safe_open
 
@@ -154,7 +160,6 @@ def load_bundle(path: Path) -> Bundle:
         raise InputError(f"{path}: not a sound bundle ({error})") from error
     except TypeError as error:
         raise InputError(f"{path}: not a sound bundle ({first_line(error)})") from error
-    object.__setattr__(bundle, "_file_sha256", sha256(path))
     return bundle
 
 

@@ -7,7 +7,6 @@ of a named layout.
 import gzip
 import math
 import re
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from vidtad.errors import InputError, RunError, first_line
+from vidtad.runtime.endings import temporary_folder
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -125,8 +125,8 @@ def read_state_dict(path: Path, layout: str | Layout = "torch") -> "dict[str, Te
 
 def _read_gzip(path: Path, size: int) -> Any:
     limit = _limit(size)
-    with tempfile.TemporaryDirectory(prefix="vidtad-", ignore_cleanup_errors=True) as folder:
-        target = Path(folder) / "checkpoint"
+    with temporary_folder() as folder:
+        target = folder / "checkpoint"
         try:
             with gzip.open(path) as packed, open(target, "wb") as file:
                 while block := packed.read(1 << 20):

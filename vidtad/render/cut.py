@@ -10,7 +10,7 @@ from typing import Any
 
 from vidtad.errors import RunError
 from vidtad.formats.shared import NOT_IN_FILE_NAMES, file_name_part
-from vidtad.runtime.files import atomic_write
+from vidtad.runtime.files import atomic_write, still_there
 from vidtad.timeline import Segment, Timeline
 from vidtad.video import Frame, open_video
 from vidtad.video.encoder import H264, TICKS
@@ -56,6 +56,7 @@ def cut(
         if not frames:
             continue
         done.append(Cut(path, segment, scissors.copies))
+    still_there(cut.path for cut in done)
     return done
 
 

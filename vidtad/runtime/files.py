@@ -1,14 +1,19 @@
 """Writing files so that a reader never sees half of one, and recognising files by their content."""
 
 import hashlib
+import io
 import json
 import os
+import re
+import socket
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from vidtad.errors import InputError, RunError
 
@@ -68,36 +73,198 @@ def temporary_prefix(name: str) -> str:
     return f".{brief(name)}."
 
 
+_TEMPORARY = re.compile(r"\..+\.([0-9a-f]{8})-[^.]+\.tmp", re.DOTALL)
+_STALE_S = 24 * 3600.0
+"""After so long without a write, a temporary file of another machine is a dead writer's."""
+_swept: set[tuple[int, int]] = set()
+"""Folders that this process has looked through, by device and inode."""
+
+
+@cache
+def machine() -> str:
+    """Eight hexadecimal digits for this machine since it was started; containers on it share them."""
+    try:
+        name = Path("/proc/sys/kernel/random/boot_id").read_text()
+    except OSError:
+        name = socket.gethostname()
+    return hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def lock_file(descriptor: int) -> bool | None:
+    """Lock an open file as long as it is open. False: another one has it; None: files cannot be locked here."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except (OSError, ImportError):
+        return None
+    return True
+
+
+def remove_dead(folder: Path, names: Iterable[str] = ()) -> None:
+    """Remove the temporary files in `folder` whose writer is gone: their lock is free.
+
+    A file system may not carry the locks of other machines, so a file of one of them must not have been written to for
+    a day either, unless it is one for a file of `names`, which the caller knows that nobody else writes.
+    """
+    begins = tuple(map(temporary_prefix, names))
+    try:
+        listed = os.listdir(folder)
+    except OSError:
+        return
+    for name in listed:
+        ours = name.endswith(".tmp") and name.startswith(begins)
+        found = _TEMPORARY.fullmatch(name)
+        if not (ours or found):
+            continue
+        path = os.path.join(folder, name)
+        with suppress(OSError), open(path, "r+b") as file:
+            if lock_file(file.fileno()) is not (True if os.name != "nt" else None):
+                continue
+            here = found is not None and found[1] == machine() and os.name != "nt"
+            if ours or here or abs(time.time() - os.fstat(file.fileno()).st_mtime) > _STALE_S:
+                if os.name == "nt":  # an open file cannot be removed there, so a live writer's stays
+                    file.close()
+                os.unlink(path)
+
+
+def _sweep(folder: Path) -> None:
+    """As `remove_dead`, once in a process."""
+    with suppress(OSError):
+        found = os.stat(folder)
+        if (found.st_dev, found.st_ino) not in _swept:
+            _swept.add((found.st_dev, found.st_ino))
+            remove_dead(folder)
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    """A new file beside `path`, open and locked, and its name."""
+    while True:
+        prefix = f"{temporary_prefix(path.name)}{machine()}-"
+        descriptor, temporary = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
+        _temporaries.add(temporary)
+        # Another process may take it for a dead one's before it is locked: then it goes, and the next one is ours.
+        if lock_file(descriptor) is not False and os.path.exists(temporary):
+            return descriptor, temporary
+        os.close(descriptor)
+        _discard(temporary)
+
+
+def _discard(temporary: str) -> None:
+    with suppress(OSError):
+        os.unlink(temporary)
+    _temporaries.discard(temporary)
+
+
+class _Writing(io.BufferedIOBase):
+    """A binary file that remembers which write failed: libraries swallow that, or call it by other names."""
+
+    def __init__(self, file: Any):
+        self.file, self.error = file, None
+
+    file: Any
+    error: OSError | None
+
+    def _try(self, work: Any, *arguments: Any) -> Any:
+        try:
+            return work(*arguments)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def write(self, data: Any) -> int:
+        """All of it."""
+        return int(self._try(self.file.write, data))
+
+    def flush(self) -> None:
+        """To the operating system."""
+        if not self.file.closed:
+            self._try(self.file.flush)
+
+    def read(self, size: int | None = -1) -> bytes:
+        """What was written, from the present place on."""
+        return bytes(self.file.read(size))
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        """Go to a place; writes out what waits."""
+        return int(self._try(self.file.seek, place, whence))
+
+    def tell(self) -> int:
+        """The present place."""
+        return int(self.file.tell())
+
+    def truncate(self, size: int | None = None) -> int:
+        """Cut off."""
+        return int(self._try(self.file.truncate, size))
+
+    def fileno(self) -> int:
+        """Of the operating system."""
+        return int(self.file.fileno())
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Binary file that appears under `path` only when the block ends without an error.
 
-    The bytes go to a temporary file in the same folder, reach the disk, and are renamed. Raises RunError when
-    the folder cannot be made or written (permission, full disk), InputError when it is a file.
+    The bytes go to a temporary file in the same folder, reach the disk, and are renamed. What dead processes left in
+    that folder is removed. Raises RunError when the folder cannot be made or written (permission, full disk),
+    whatever the block makes of it; InputError when it is a file.
     """
     path = Path(path)
     try:
         make_folder(path.parent)
-        descriptor, temporary = tempfile.mkstemp(prefix=temporary_prefix(path.name), suffix=".tmp", dir=path.parent)
+        _sweep(path.parent)
+        descriptor, temporary = _temporary(path)
     except OSError as error:
         raise RunError(f"{path}: cannot write here ({error.strerror or error})") from error
-    _temporaries.add(temporary)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes the file private; give it the mode any new file of this process would get.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
+        with os.fdopen(descriptor, "w+b") as file:
+            writing = _Writing(file)
+            try:
+                yield cast(BinaryIO, writing)
+                writing.flush()
+                os.fsync(file.fileno())
+            except Exception:
+                if writing.error is None:
+                    raise
+            if writing.error is not None:
+                raise writing.error
+            # mkstemp makes the file private; give it the mode any new file of this process would get.
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+            if os.name != "nt":  # under its lock as long as it has this name; an open file cannot be renamed there
+                os.replace(temporary, path)
+        if os.name == "nt":
+            os.replace(temporary, path)
     except OSError as error:
         raise RunError(f"{path}: writing failed ({error.strerror or error})") from error
     finally:
-        with suppress(OSError):
-            os.unlink(temporary)
-        _temporaries.discard(temporary)
+        _discard(temporary)
+
+
+def still_there(paths: Iterable[Path], what: str = "") -> None:
+    """Raise RunError when one of several files that belong together, all just written, is gone (`what`: its name)."""
+    for path in paths:
+        if not os.path.exists(path):
+            raise RunError(
+                f"{what or path}: was written and is gone: its folder was removed or replaced meanwhile; "
+                "run the same command again"
+            )
 
 
 def write_text(path: Path, text: str) -> None:
@@ -139,11 +306,16 @@ def read_json(path: Path) -> Any:
 
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes. Raises InputError when it cannot be read."""
-    digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            return digest_of(file)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def digest_of(file: BinaryIO) -> str:
+    """Hexadecimal SHA-256 of an open file, from its present place on."""
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
     return digest.hexdigest()

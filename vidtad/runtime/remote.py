@@ -152,13 +152,16 @@ def put(local: Path, path: Path) -> None:
 @contextmanager
 def folder_for(path: Path) -> Iterator[Path]:
     """A folder to write into: `path` itself, or one here whose files are put to `path` when the block has ended."""
-    import tempfile
+    from vidtad.runtime.endings import temporary_folder
 
     if url_of(path) is None:
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="vidtad-") as name:
-        yield Path(name)
-        for file in sorted(Path(name).rglob("*")):
+    with temporary_folder() as folder:
+        there = folder.stat().st_ino
+        yield folder
+        if not folder.is_dir() or folder.stat().st_ino != there:
+            raise RunError(f"{folder}: this temporary folder was removed while it was at work; run it again")
+        for file in sorted(folder.rglob("*")):
             if file.is_file():
-                put(file, path / file.relative_to(name))
+                put(file, path / file.relative_to(folder))

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 
-from vidtad.runtime.files import atomic_write, write_json, write_text
+from vidtad.runtime.files import atomic_write, still_there, write_json, write_text
 from vidtad.synth.spec import Action, Level, PersonTruth, Truth
 from vidtad.synth.write import encode, entry, video_id
 
@@ -94,6 +94,7 @@ def write_people_clips(
     names = enumerate(PEOPLE_CLASSES, start=1)
     write_text(folder / "classes.pbtxt", "".join(f'item {{\n  name: "{n}"\n  id: {i}\n}}\n' for i, n in names))
     write_json(folder / "ground_truth.json", document)
+    still_there([folder / "boxes.json", *(folder / f"{name}.mp4" for name in database)])
     return document
 
 

@@ -8,7 +8,7 @@ import av
 import numpy as np
 
 from vidtad.errors import InputError
-from vidtad.runtime.files import atomic_write, write_json
+from vidtad.runtime.files import atomic_write, still_there, write_json
 from vidtad.synth.draw import render
 from vidtad.synth.spec import Level, Truth, level_of
 
@@ -63,6 +63,7 @@ def write_clips(
     document = {"version": "vidtad synth 1", "database": database}
     write_json(folder / "boxes.json", boxes)
     write_json(folder / "ground_truth.json", document)
+    still_there([folder / "boxes.json", *(folder / f"{name}.mp4" for name in database)])
     return document
 
 

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from vidtad.errors import InputError, RunError
 from vidtad.extractors.stream import prefetch
-from vidtad.runtime.files import atomic_write, write_text
+from vidtad.runtime.files import atomic_write
 from vidtad.training.distributed import Part, join, sum_gradients, sum_values, wait
+from vidtad.training.log import Lines, read_lines
 
 
 class Position(NamedTuple):
@@ -189,6 +190,7 @@ def train(
             run.evaluate(epoch, evaluate, progress)
         run.position = Position(epoch + 1, 0, run.position.step)
         run.save()
+    run.finish()
     return TrainResult({key: value.cpu() for key, value in run.weights().items()}, run.records)
 
 
@@ -206,6 +208,7 @@ class _Run:
         self.average = _copy(head.network.state_dict()) if schedule.ema else None
         self.position = Position(0, 0, 0)
         self.records: list[dict[str, Any]] = []
+        self.log_file = Lines(self.folder / "log.jsonl", self.records)
         self.total = sum(head.steps(epoch) for epoch in range(schedule.epochs))
 
     def weights(self) -> dict[str, Tensor]:
@@ -285,12 +288,7 @@ class _Run:
         self.records.append(record)
         if self.part.rank:
             return
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with open(self.folder / "log.jsonl", "a", encoding="utf-8") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            raise RunError(f"{self.folder}: cannot write the log ({error.strerror or error})") from error
+        self.log_file.add()
         progress(record)
 
     def save(self) -> None:
@@ -311,13 +309,21 @@ class _Run:
         with atomic_write(self.folder / "checkpoint.pt") as file:
             torch.save(checkpoint, file)
 
+    def finish(self) -> None:
+        """See that log and checkpoint are whole: the folder may have been removed meanwhile."""
+        if self.part.rank:
+            return
+        self.log_file.check()
+        if not (self.folder / "checkpoint.pt").exists():
+            self.save()
+
     def resume(self) -> None:
         """Continue from the checkpoint of the folder, if there is one."""
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             wait(self.part)
             if not self.part.rank:
-                write_text(self.folder / "log.jsonl", "")
+                self.log_file.write()
             return
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -340,12 +346,10 @@ class _Run:
         if self.device.type == "cuda" and saved["random_cuda"]:
             torch.cuda.set_rng_state_all(saved["random_cuda"])
         # Batches after the checkpoint are done again: their lines would appear twice.
-        log = self.folder / "log.jsonl"
-        lines = log.read_text(encoding="utf-8").splitlines()[: saved["records"]] if log.exists() else []
-        self.records = [json.loads(line) for line in lines]
+        self.records[:] = read_lines(self.log_file.path)[: saved["records"]]
         wait(self.part)
         if not self.part.rank:
-            write_text(log, "".join(line + "\n" for line in lines))
+            self.log_file.write()
 
 
 def moved(batch: Any, device: torch.device) -> Any:

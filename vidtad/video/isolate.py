@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from vidtad.errors import InputError, RunError
+from vidtad.runtime.endings import at_end
 from vidtad.video.backends import ArrayPicture
 from vidtad.video.header import Promise
 from vidtad.video.types import Damage, Decoded
@@ -49,6 +50,7 @@ class IsolatedDecoder:
             stderr=subprocess.DEVNULL,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
         )
+        self._forget = at_end(self.process.kill)
         self._messages: queue.Queue[tuple[dict[str, Any], bytes] | None] = queue.Queue(FRAMES_WAITING)
         self._closed = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -107,6 +109,7 @@ class IsolatedDecoder:
     def close(self) -> None:
         """End the child."""
         self._closed.set()
+        self._forget()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()

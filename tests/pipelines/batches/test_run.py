@@ -69,6 +69,15 @@ def test_a_worker_that_dies_is_replaced_and_its_item_tried_once_more(tmp_path: P
     assert all(begun.count(f"ok{i}") == 1 for i in range(4))
 
 
+def test_an_item_that_is_left_out_leaves_no_lock(tmp_path: Path) -> None:
+    paths = items(tmp_path / "in", {"a": "die", "b": "ok"})
+    (tmp_path / ".a.lock.txt").touch()
+    with claim(tmp_path / ".c.lock"):
+        found = records(paths, Toy(tmp_path), POOL)
+        assert found["a"].status == "failed" and "left out" in found["a"].error
+        assert {path.name for path in tmp_path.glob(".*")} == {".a.lock.txt", ".c.lock"}
+
+
 @pytest.mark.parametrize("setup", [replace(SERIAL, ranges=3), replace(POOL, ranges=3)], ids=["serial", "pool"])
 def test_parts_go_before_their_item(setup: Setup, tmp_path: Path) -> None:
     found = records(items(tmp_path / "in", {"a": "ok", "b": "bad", "c": "ok"}), Toy(tmp_path), setup)

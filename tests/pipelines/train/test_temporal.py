@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,10 @@ from tests.clips import numbered_frames, write_clip
 from vidtad.cli import app
 from vidtad.heads.react.recipe import ReActRecipe
 from vidtad.hub.bundle import load_bundle
+from vidtad.pipelines.train.callbacks import Watcher
 from vidtad.pipelines.train.temporal import Sampling, TrainingJob, run_training
+from vidtad.runtime.files import machine, sha256
+from vidtad.runtime.locks import claim
 from vidtad.synth import Level, write_clips
 
 SHORT = Level(seconds=(5.0, 6.0), action_seconds=(0.8, 1.4), idle_seconds=(0.5, 0.9), width=96, height=80)
@@ -152,6 +156,48 @@ def test_killed_and_started_again_it_gives_the_same_bytes(
     assert whole == killed
     curves = [next((tmp_path / n).glob("*.work/training-*/log.jsonl")).read_text() for n in ("whole", "killed")]
     assert curves[0] == curves[1]
+
+
+def test_a_second_training_of_one_bundle_is_told(clips: Path, features: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.safetensors"
+    command = ("train", "--features", features, "--annotations", clips / "ground_truth.json", "--epochs", 1, "--out",
+               out)  # fmt: skip
+    left = tmp_path / "mine.safetensors.work" / "training-0" / f".checkpoint.pt.{machine()}-abcdefgh.tmp"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    with claim(tmp_path / ".mine.safetensors.lock"):
+        result = run(*command)
+        assert result.exit_code == 1 and "mine.safetensors: another process is at work on it" in result.stderr
+        assert left.exists() and not out.exists()
+    assert run(*command).exit_code == 0
+    assert not left.exists(), "what a killed training left goes"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "mine.safetensors", "mine.safetensors.work", "mine.report.html",
+    }  # fmt: skip
+
+
+def test_the_bundle_names_the_labels_that_were_read(clips: Path, features: Path, tmp_path: Path) -> None:
+    labels = tmp_path / "labels.json"
+    shutil.copy(clips / "ground_truth.json", labels)
+    digest = sha256(labels)
+
+    def say(sentence: str) -> None:
+        if sentence.startswith("split"):
+            labels.write_text("{}")
+
+    job = TrainingJob(labels, tmp_path / "mine.safetensors", features=features, epochs=1)
+    assert run_training(job, Watcher(say=say)).bundle.training["labels_sha256"] == digest
+
+
+def test_features_that_do_not_fit_their_sidecar_are_left_out(clips: Path, features: Path, tmp_path: Path) -> None:
+    own = tmp_path / "features"
+    shutil.copytree(features, own)
+    spoilt = min(own.glob("*.npy"))
+    np.save(spoilt, np.load(spoilt) + 1)
+    result = run("train", "--features", own, "--annotations", clips / "ground_truth.json", "--epochs", 1, "--out",
+                 tmp_path / "mine.safetensors")  # fmt: skip
+    assert result.exit_code == 0
+    assert f"{spoilt.stem} is left out: {spoilt}: does not match its sidecar" in result.stderr
 
 
 def spoil(truth: Path, target: Path, change: Any) -> Path:

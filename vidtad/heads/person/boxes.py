@@ -104,11 +104,11 @@ class TorchvisionPersons:
             from vidtad.hub.download import fetch
             from vidtad.hub.reading import read_state_dict
             from vidtad.models.loading import load_exactly
-            from vidtad.runtime.files import sha256
+            from vidtad.runtime.sources import read_hashed
 
             path = Path(weights) if weights is not None else fetch(chosen.checkpoint)
-            load_exactly(network, read_state_dict(path))
-            identity["weights_sha256"] = sha256(path)
+            state, identity["weights_sha256"] = read_hashed(path, read_state_dict)
+            load_exactly(network, state)
         self._own_notes, self.parts = self.notes, Parts(device, f"a single picture of {name}")
         self.identity: dict[str, Any] = {**identity, "threshold": threshold}
         self.network = network.eval().to(self.device)

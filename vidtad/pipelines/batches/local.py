@@ -12,14 +12,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 from vidtad.errors import InputError, RunError, VidtadError, out_of_memory
-from vidtad.pipelines.batches.shutdown import GRACE_S, ends_when_told
+from vidtad.pipelines.batches.shutdown import GRACE_S, deaf, ends_when_told, environment
+from vidtad.runtime.endings import at_end
 from vidtad.runtime.locks import Busy
 
 
@@ -58,7 +59,10 @@ class Holding(Protocol):
 Work = Callable[[Any, ReportProgress], Any] | Holding
 """Turns an `Item` into a value; that of a `Part` is not used."""
 Task = Callable[[str], Work]
-"""Makes the work on a device ("cpu", "cuda:1"): loads models once, then turns items into values. Can be pickled."""
+"""Makes the work on a device ("cpu", "cuda:1"): loads models once, then turns items into values. Can be pickled.
+
+One that has a method `left_out(path)` is told of an item that is given up because its workers died.
+"""
 Watch = Callable[[int, Item, int, "int | None"], None]
 """Called with worker, item, frames read so far and their expected number (None: unknown)."""
 
@@ -272,6 +276,7 @@ class Pool:
         self.explicit = setup.threads is not None
         self.context = multiprocessing.get_context("spawn")  # fork deadlocks with threads of torch and decoders
         self.workers: dict[int, _Worker] = {}
+        self.forget = at_end(self._end_all)
         try:
             for number in range(self.size):
                 self.workers[number] = self._start(number)
@@ -288,7 +293,7 @@ class Pool:
         settings = thread_settings(self.threads)
         if self.explicit:
             settings["OMP_NUM_THREADS"] = str(self.threads)
-        with _environment(settings):
+        with environment(settings), deaf():
             process.start()
         theirs.close()
         return _Worker(process, ours)
@@ -337,13 +342,18 @@ class Pool:
 
     def close(self) -> None:
         """End all: asked first, so that temporary files go, and soon made to."""
-        workers, self.workers = list(self.workers.values()), {}
+        self._end_all()
+        self.forget()
+
+    def _end_all(self) -> None:
+        workers = list(self.workers.values())
         for one in workers:
             one.process.terminate()
-        deadline = time.monotonic() + 5 * GRACE_S
+        deadline = time.monotonic() + 4 * GRACE_S
         for one in workers:
-            one.process.join(max(0.0, deadline - time.monotonic()))
+            wait([one.process.sentinel], max(0.0, deadline - time.monotonic()))
             self._end(one)
+        self.workers = {}
 
     def _end(self, one: _Worker) -> None:
         if one.process.is_alive():
@@ -353,20 +363,6 @@ class Pool:
                 os.killpg(one.process.pid, signal.SIGKILL)
         one.process.join(timeout=5)
         one.connection.close()
-
-
-@contextmanager
-def _environment(settings: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _serve(connection: Connection, task: Task, device: str, threads: int) -> None:

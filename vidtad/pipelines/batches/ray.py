@@ -5,6 +5,7 @@ retries are ours, not Ray's, so that the same rules hold for every engine.
 """
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 from vidtad.errors import InputError, RunError, VidtadError, first_line
 from vidtad.pipelines.batches.local import Event, Item, Record, Setup, Task, records, usable_cpus, use_device
+from vidtad.runtime.endings import at_end, descendants
 
 STORE_BYTES = 200 * 2**20
 """Of Ray's object store, where we start it: only paths and records travel."""
@@ -27,8 +29,16 @@ class RayActors:
     def __init__(self, task: Task, setup: Setup, watch: Callable[..., None]):
         self.ray = _import_ray()
         self.task = task
-        self.stop_ray = _connect(self.ray, setup.address)
         self.actors: dict[int, Any] = {}
+        joined = bool(setup.address or os.environ.get("RAY_ADDRESS")) or self.ray.is_initialized()
+        self.below_before = None if joined else frozenset(descendants(os.getpid()))
+        self.below: set[int] = set()
+        self.forget = at_end(self._end_at_once)  # before Ray starts, which takes seconds
+        try:
+            self.stop_ray = _connect(self.ray, setup.address)
+        except Exception:
+            self.forget()
+            raise
         self.awaited: dict[Any, tuple[int, str]] = {}
         self.seen: dict[int, Any] = {}
         self.asked = time.monotonic()
@@ -115,10 +125,32 @@ class RayActors:
 
     def close(self) -> None:
         """End our actors, and Ray where we started or joined it."""
-        for worker in list(self.actors):
-            self._forget(worker)
+        self.below |= self._below()  # those of Ray that outlive their parent are nobody's any more
+        self._end_actors()
         if self.stop_ray:
             self.ray.shutdown()
+            self._kill()
+        self.forget()
+
+    def _end_at_once(self) -> None:
+        """For a process that ends right after: Ray takes a minute to notice that."""
+        self.below |= self._below()
+        self._end_actors()
+        self._kill()
+
+    def _below(self) -> set[int]:
+        """Processes of a Ray that we started; none of one that we joined."""
+        before = self.below_before
+        return set() if before is None else set(descendants(os.getpid())) - before
+
+    def _kill(self) -> None:
+        for pid in self.below:
+            with suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _end_actors(self) -> None:
+        for worker in list(self.actors):
+            self._forget(worker)
 
 
 class _Actor:

@@ -53,7 +53,8 @@ def run(
         setup = replace(setup, workers=most)
     fleet = ENGINES[engine](task, setup, watch)
     try:
-        yield from _Run(items if engine == "serial" else longest_first(items), fleet, setup, watch).records()
+        left_out = getattr(task, "left_out", lambda path: None)
+        yield from _Run(items if engine == "serial" else longest_first(items), fleet, setup, watch, left_out).records()
     finally:
         fleet.close()
 
@@ -61,8 +62,10 @@ def run(
 class _Run:
     """The state of one run: items that wait, items at work, and who has died."""
 
-    def __init__(self, items: Sequence[Path], fleet: Fleet, setup: Setup, watch: Watch):
-        self.fleet, self.setup, self.watch = fleet, setup, watch
+    def __init__(
+        self, items: Sequence[Path], fleet: Fleet, setup: Setup, watch: Watch, left_out: Callable[[Path], None]
+    ):
+        self.fleet, self.setup, self.watch, self.left_out = fleet, setup, watch, left_out
         parts = setup.ranges
         self.waiting: deque[Item] = deque(
             items if parts == 1 else [Part(item, number, parts) for item in items for number in range(parts)]
@@ -162,6 +165,7 @@ class _Run:
             self.deaths[item] += 1
             if self.deaths[item] >= DEATHS:
                 sentence = f"{item}: its worker died {DEATHS} times ({reason}), so it was left out"
+                self.left_out(_whole(item))
                 yield from self._settled(Record(item, "failed", error=sentence))
             elif not isinstance(item, Part) or item.path in self.parts_left:
                 self.waiting.append(item)

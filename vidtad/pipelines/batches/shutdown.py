@@ -1,4 +1,4 @@
-"""How a worker process ends before its time: soon, with what it started, and leaving no half-written file."""
+"""How a worker process begins, and how it ends before its time: soon, with what it started, nothing half-written."""
 
 import multiprocessing
 import os
@@ -7,11 +7,41 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 
-from vidtad.runtime.files import remove_temporaries
+from vidtad.runtime.endings import end_all
 
 GRACE_S = 0.2
+
+
+@contextmanager
+def environment(settings: dict[str, str]) -> Iterator[None]:
+    """A process that is started meanwhile finds these settings in its environment."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """A process that is started meanwhile never hears Ctrl-C: it is for this one, which tells its workers."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def ends_when_told() -> None:
@@ -33,7 +63,7 @@ def _end(told: socket.socket) -> None:
     parent = multiprocessing.parent_process()
     if told in wait([told] if parent is None else [told, parent.sentinel]):
         time.sleep(GRACE_S)
-    remove_temporaries()
+    end_all()
     if hasattr(os, "killpg"):
         os.killpg(0, signal.SIGKILL)
     os._exit(1)

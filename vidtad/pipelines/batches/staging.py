@@ -19,7 +19,8 @@ from vidtad import __version__
 from vidtad.arrays import file_of
 from vidtad.errors import InputError, RunError, VidtadError
 from vidtad.heads.catalogue import cache_dir
-from vidtad.runtime.files import brief, make_folder, read_json, sha256, write_json
+from vidtad.pipelines.claims import forget
+from vidtad.runtime.files import brief, make_folder, read_json, sha256, still_there, write_json
 from vidtad.runtime.locks import claim, turn
 from vidtad.runtime.remote import fetch, mark, put, read, shown, size, url_of
 
@@ -65,16 +66,24 @@ def with_copies(path: Path, outputs: Outputs, work: Callable[[Path, Path | None]
             return _renaming({local: path}, lambda: work(local, None)), False
     away = url_of(outputs.folder) is not None
     folder = _staging(outputs.folder) if away else outputs.folder
+    seen = _mark(path)
     with claim(folder / f".{brief(path.stem)}.away.lock", shown(path)), fetched(path) as local:
+        if _mark(path) != seen:
+            raise RunError(f"{shown(path)}: was changed or replaced while it was fetched; run the same command again")
         places = {local: path, folder: outputs.folder}
         if away and not outputs.overwrite:
             for name in outputs.names(path):
                 if size(outputs.folder / name) is not None:
                     fetch(outputs.folder / name, folder)
-        seen = _mark(path)
         value = _renaming(places, lambda: work(local, folder))
         _publish(path, outputs, folder, seen, _renamer(places))
     return value, False
+
+
+def forget_away(folder: Path, path: Path) -> None:
+    """Remove what workers that died over `path` left in the output folder `folder`, or here on the way there."""
+    forget(folder if url_of(folder) is None else _staging(folder), path)
+    _sweep()
 
 
 def finished(path: Path, outputs: Outputs) -> Any:
@@ -174,6 +183,7 @@ def _publish(path: Path, outputs: Outputs, folder: Path, seen: str, rename: Rena
     assert outputs.folder is not None
     names = outputs.names(path)
     sizes = {name: size(folder / name) for name in names[:-1]}
+    still_there(folder / name for name in names)
     made = {"key": outputs.key, "source": shown(path), "mark": seen, "sizes": sizes}
     last = folder / names[-1]
     write_json(last, rename(read_json(last)) | {"remote": made})

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from vidtad.errors import InputError
 from vidtad.extractors import GIVEN, streams_of, with_streams
+from vidtad.heads.catalogue import cache_dir
 from vidtad.pipelines.batches.local import Item, Part, ReportProgress, Work
 from vidtad.pipelines.batches.pooling import Together
-from vidtad.pipelines.batches.staging import Outputs, fetched, is_away, making, with_copies
+from vidtad.pipelines.batches.staging import Outputs, fetched, forget_away, is_away, making, with_copies
 from vidtad.pipelines.detect.dispatch import bundle_for, worker_for
 from vidtad.pipelines.detect.worker import Job, TemporalWorker
 from vidtad.pipelines.extract.extraction import (
@@ -66,6 +67,10 @@ class ExtractTask:
         if "flow" not in streams_of(self.name()):
             raise InputError(f"extractor {self.name()} sees no optical flow: add --stream rgb,flow or drop --flow-from")
         check_flow_from(self.flow_from, videos)
+
+    def left_out(self, path: Path) -> None:
+        """Remove what workers that died over this video left."""
+        forget_away(self.out, path)
 
     def __call__(self, device: str) -> Work:
         """The work on one device: item -> what `--json` says of it; the values are on disk."""
@@ -178,6 +183,10 @@ class DetectTask:
     sha256: str
     job: Job
     people: "PeopleOptions | None" = None
+
+    def left_out(self, path: Path) -> None:
+        """Remove what workers that died over this input left."""
+        forget_away(self.job.out or cache_dir() / "rows", path)
 
     def __call__(self, device: str) -> Work:
         """The work on one device: item -> `Detected`, or None for a part of one."""

@@ -21,7 +21,7 @@ from vidtad.hub.fields import known_fields
 from vidtad.pipelines.detect.worker import Job, Worker
 from vidtad.pipelines.extract.extraction import expected_frames
 from vidtad.progress import Progress
-from vidtad.runtime.files import sha256
+from vidtad.runtime.sources import Source
 from vidtad.timeline import Segment, Timeline
 from vidtad.video import Frame, open_video, probe
 
@@ -83,13 +83,17 @@ class MotionWorker(Worker):
                 f"{path}: detector {self.bundle.name} looks at pictures, not at features; give it the video itself"
             )
         probe(path, fps=self.job.decoding.assumed_fps)  # a clear sentence before the file's bytes are hashed
-        identity = self._identity(path)
-        return self.finished_or(path, identity, lambda: self._detect(path, identity, progress))
+        source = Source(path)
+        identity = self._identity(source)
+        return self.finished_or(path, identity, lambda: self._detect(source, identity, progress))
 
-    def _detect(self, path: Path, identity: dict[str, Any], progress: Progress) -> Timeline:
-        decoding = self.job.decoding
+    def _detect(self, source: Source, identity: dict[str, Any], progress: Progress) -> Timeline:
+        path, decoding = source.path, self.job.decoding
         edges, energy = [0.0], []
-        with open_video(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict) as video:
+        with (
+            source.watched(),
+            open_video(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict) as video,
+        ):
             total = expected_frames(video.info, video.info.fps)
             for step in steps(video, self.settings):
                 edges.append(step.end_s)
@@ -104,7 +108,7 @@ class MotionWorker(Worker):
         segments = [Segment(start, end, label, score) for start, end, score in found if score >= self.job.min_score]
         return Timeline({path.stem: tuple(segments)}, {path.stem: info}, {**identity, "warnings": warnings})
 
-    def _identity(self, path: Path) -> dict[str, Any]:
+    def _identity(self, source: Source) -> dict[str, Any]:
         decoding = self.job.decoding
         return {
             "name": self.bundle.name,
@@ -115,7 +119,7 @@ class MotionWorker(Worker):
             "min_score": self.job.min_score,
             "decoder": decoding.decoder,
             "assumed_fps": None if decoding.assumed_fps is None else str(decoding.assumed_fps),
-            "source_sha256": sha256(path),
+            "source_sha256": source.sha256,
             "vidtad": __version__,
             "warnings": [],
         }

@@ -10,6 +10,7 @@ from vidtad.errors import InputError
 from vidtad.hub.bundle import Bundle
 from vidtad.pipelines.detect.worker import Job, Worker
 from vidtad.progress import Progress
+from vidtad.runtime.sources import Source
 from vidtad.timeline import Timeline
 from vidtad.video import probe
 
@@ -41,11 +42,12 @@ class PeopleWorker(Worker):
         if is_array(path):
             raise InputError(f"{path}: {self.bundle.name} looks at people in videos, not at feature files")
         probe(path, fps=job.decoding.assumed_fps)  # a clear sentence before anything is fetched
-        identity = self.detector.identity(path, job.decoding) | {"min_score": job.min_score}
-        return self.finished_or(path, identity, lambda: self._detect(path, identity, progress))
+        source = Source(path)
+        identity = self.detector.identity(source, job.decoding) | {"min_score": job.min_score}
+        return self.finished_or(path, identity, lambda: self._detect(source, identity, progress))
 
-    def _detect(self, path: Path, identity: Mapping[str, Any], progress: Progress) -> Timeline:
-        timeline = self.detector(path, self.job.decoding, progress, identity=identity)
+    def _detect(self, source: Source, identity: Mapping[str, Any], progress: Progress) -> Timeline:
+        timeline = self.detector(source, self.job.decoding, progress, identity=identity)
         least = self.job.min_score
         kept = {name: tuple(s for s in found if s.score >= least) for name, found in timeline.results.items()}
         return replace(timeline, results=kept)

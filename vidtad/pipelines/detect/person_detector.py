@@ -37,7 +37,7 @@ from vidtad.pipelines.extract.extraction import Decoding, expected_frames
 from vidtad.pipelines.extract.load import pick_precision
 from vidtad.progress import Progress, no_progress
 from vidtad.runtime.device_memory import Parts
-from vidtad.runtime.files import sha256
+from vidtad.runtime.sources import Source, read_hashed, source_of
 from vidtad.timeline import PersonBox, Timeline
 from vidtad.video import open_video, resample
 
@@ -72,14 +72,14 @@ class PeopleDetector:
         self._own = own
         self._parts = Parts(device, f"a single keyframe of {bundle.name}")
         self._persons: PersonDetector | None = None
-        self._file: BoxFile | None = None
+        self._file: tuple[BoxFile, str] | None = None
 
     @property
     def display_score(self) -> float:
         """Score from which a table shows a segment."""
         return self.decoding.display_score
 
-    def identity(self, path: Path, decoding: Decoding) -> dict[str, Any]:
+    def identity(self, path: Path | Source, decoding: Decoding) -> dict[str, Any]:
         """What decides a timeline's content; `warnings` are filled in by the run."""
         options, bundle = self.options, self.bundle
         identity: dict[str, Any] = {
@@ -93,7 +93,7 @@ class PeopleDetector:
             "persons": self._persons_identity(),
             "trunk": bundle.extractor,
             "trunk_weights": options.weights or bundle.extractor_checkpoint or f"bundle:{bundle.name}",
-            "source_sha256": sha256(path),
+            "source_sha256": source_of(path).sha256,
             "decoder": decoding.decoder,
             "vidtad": __version__,
             "warnings": [],
@@ -108,7 +108,7 @@ class PeopleDetector:
 
     def __call__(
         self,
-        path: Path,
+        path: Path | Source,
         decoding: Decoding = Decoding(),
         progress: Progress = no_progress,
         *,
@@ -118,12 +118,17 @@ class PeopleDetector:
         """The timeline of one video, with `people`. `video_id` defaults to the file's stem; `identity`: what the
         method of that name gave, if it was called.
 
-        Raises InputError for an unusable video, and when the boxes file has none of it.
+        Raises InputError for an unusable video, and when the boxes file has none of it; Changed (a RunError) when
+        the video, for a `Source` since it was first looked at, is replaced or changes.
         """
-        path = Path(path)
+        film = source_of(path)
+        path = film.path
         name = video_id or path.stem
-        with open_video(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict) as video:
-            made = dict(identity if identity is not None else self.identity(path, decoding))
+        with (
+            open_video(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict) as video,
+            film.watched(),
+        ):
+            made = dict(identity if identity is not None else self.identity(film, decoding))
             times, given = self._times(name)
             prepare = preparation(self.convention, self.options.scales, torch.device(self.device))
             source = KeyframeClips(resample(video, self.convention.fps), times, self.convention, prepare)
@@ -159,14 +164,19 @@ class PeopleDetector:
         """Times of the keyframes, and the boxes of each where a file gives them."""
         if self.options.boxes is None:
             return every(self.step_s), None
+        boxes, _ = self._boxes(self.options.boxes)
+        if name not in boxes:
+            there = ", ".join(list(boxes)[:3])
+            raise InputError(f"{self.options.boxes}: no boxes of video {name!r}; it has those of {there}")
+        given = {time_s: tidy(*entry) for time_s, entry in boxes[name].items()}
+        return list(given), given
+
+    def _boxes(self, path: Path) -> tuple[BoxFile, str]:
+        """The boxes file and its SHA-256, read once."""
         if self._file is None:
             threshold, offset_s = self.decoding.person_score, self.options.boxes_offset_s
-            self._file = read_person_boxes(self.options.boxes, threshold=threshold, offset_s=offset_s)
-        if name not in self._file:
-            there = ", ".join(list(self._file)[:3])
-            raise InputError(f"{self.options.boxes}: no boxes of video {name!r}; it has those of {there}")
-        given = {time_s: tidy(*entry) for time_s, entry in self._file[name].items()}
-        return list(given), given
+            self._file = read_hashed(path, lambda file: read_person_boxes(file, threshold=threshold, offset_s=offset_s))
+        return self._file
 
     def _scored(
         self, keys: Iterator[KeyClip], given: dict[float, People] | None, read: Callable[[], None]
@@ -217,7 +227,7 @@ class PeopleDetector:
             return {"detector": OWN}
         if self.options.boxes is not None:
             file = self.options.boxes
-            return {"boxes": file.name, "sha256": sha256(file), "offset_s": self.options.boxes_offset_s}
+            return {"boxes": file.name, "sha256": self._boxes(file)[1], "offset_s": self.options.boxes_offset_s}
         return self.persons().identity
 
     @torch.inference_mode()

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from vidtad.arrays import is_array, video_of
+from vidtad.arrays import file_of, is_array, video_of
 from vidtad.errors import InputError
 from vidtad.extractors import GIVEN
 from vidtad.features import Assumed, load_features, sidecar_of
@@ -28,6 +28,8 @@ from vidtad.pipelines.extract.extraction import (
 from vidtad.pipelines.extract.flow_cache import check_flow_from
 from vidtad.pipelines.extract.ranges import extract_range
 from vidtad.progress import Progress, no_progress
+from vidtad.runtime.files import still_there
+from vidtad.runtime.sources import Source
 from vidtad.timeline import Timeline, check_min_score, read_timeline, write_timeline_csv, write_timeline_json
 
 
@@ -112,6 +114,7 @@ class Worker(ABC):
             timeline = make()
             write_timeline_json(timeline, target)
         write_timeline_csv(timeline, target.with_suffix(".csv"))
+        still_there([target])
         return timeline
 
 
@@ -158,7 +161,12 @@ class TemporalWorker(Worker):
         job = self.job
         if job.out is not None and (job.out / f"{path.stem}.json").resolve() == sidecar_of(path).resolve():
             raise InputError(f"{path}: its timeline would take the place of its sidecar; choose another --out")
-        features = load_features(path, self._assumed(), check_hash=not sidecar_of(path).exists())
+        source = Source(file_of(path))
+        source.look()
+        # Read when sliced, not mapped: a file that is cut off meanwhile is one sentence, not the end of the process.
+        sliced = path.suffix.lower() == ".npy"
+        features = load_features(path, self._assumed(), check_hash=True, stored=sliced)
+        source.check()
         grid = features.grid
         if (job.stride or grid.stride, job.window or grid.span) != (grid.stride, grid.span):
             raise InputError(
@@ -182,13 +190,14 @@ class TemporalWorker(Worker):
 
     def _from_video(self, path: Path, loaded: LoadedExtractor, progress: Progress) -> Timeline:
         job = self.job
-        identity = provenance_of(path, loaded, job.decoding)
+        source = Source(path)
+        identity = provenance_of(source, loaded, job.decoding)
         # Rows pass through a scratch file, so that an interrupted run goes on where it stopped.
         scratch = Scratch(self._rows_folder(), path.stem, identity)
 
         def make() -> Timeline:
             features = extract_features(
-                path, loaded, scratch, identity=identity, decoding=job.decoding, batch=job.batch, progress=progress
+                source, loaded, scratch, identity=identity, decoding=job.decoding, batch=job.batch, progress=progress
             )
             return detect_features(features, self.detector, path.stem, where=str(path), min_score=job.min_score)
 
@@ -207,9 +216,10 @@ class TemporalWorker(Worker):
         if is_array(path) or there:
             return
         loaded, folder = self._loaded(), self._rows_folder()
-        identity = provenance_of(path, loaded, job.decoding)
+        source = Source(path)
+        identity = provenance_of(source, loaded, job.decoding)
         extract_range(
-            path, loaded, folder, share, identity=identity, decoding=job.decoding, batch=job.batch, progress=progress
+            source, loaded, folder, share, identity=identity, decoding=job.decoding, batch=job.batch, progress=progress
         )
 
     def _loaded(self) -> LoadedExtractor:

@@ -1,25 +1,23 @@
 """Video -> feature rows -> feature file, resumable: rows already on disk are never computed twice."""
 
-import re
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from vidtad.arrays import video_of
 from vidtad.errors import InputError
 from vidtad.extractors.preprocess import target_size
 from vidtad.extractors.stream import Clip, Rows, feature_rows, wanted_frames
 from vidtad.features import Features, Grid, Provenance, load_features, save_features, sidecar_of
+from vidtad.pipelines.claims import claimed
 from vidtad.pipelines.extract.flow_cache import FlowPictures, giving_flow, keeping_flow, stream_of_flow
 from vidtad.pipelines.extract.load import LoadedExtractor, bundle_extractor, digest, load_extractor
 from vidtad.pipelines.extract.resume import Scratch
 from vidtad.progress import Progress, no_progress
-from vidtad.runtime.files import brief, sha256, temporary_prefix
-from vidtad.runtime.locks import claim
+from vidtad.runtime.sources import Source, source_of
 from vidtad.video import VideoInfo, open_video, resample
 from vidtad.video.index import Inexact, read_index
 
@@ -34,6 +32,7 @@ __all__ = [
     "Progress",
     "Scratch",
     "bundle_extractor",
+    "claimed",
     "digest",
     "expected_frames",
     "extract_features",
@@ -137,7 +136,8 @@ def reading_flow(
             f"{'' if settings.fps is None else f' at {settings.fps} frames a second'}; it was made of another video "
             "or at another rate"
         )
-    with giving_flow(loaded, lambda number: pictures.levels(number, size), pictures.sha256()) as giving:
+    total, pictures = pictures.hashed()
+    with giving_flow(loaded, lambda number: pictures.levels(number, size), total) as giving:
         yield giving
 
 
@@ -179,22 +179,6 @@ def _whole(steps: Steps[T]) -> T:
     raise AssertionError("it paused")
 
 
-@contextmanager
-def claimed(folder: Path, path: Path) -> Iterator[None]:
-    """While the block runs, this process alone writes about the video `path` in `folder`. Raises Busy, RunError.
-
-    What a killed process left half-written there is removed.
-    """
-    name = video_of(path)
-    with claim(Path(folder) / f".{brief(name)}.lock", str(path)):
-        begins = (re.escape(temporary_prefix(name + suffix)) for suffix in (".npy", ".json", ".csv", ".ava.csv"))
-        left = re.compile(rf"({'|'.join(begins)})[^.]+\.tmp")
-        for temporary in [found for found in Path(folder).iterdir() if left.fullmatch(found.name)]:
-            with suppress(OSError):
-                temporary.unlink()
-        yield
-
-
 def _extract_claimed(
     path: Path,
     loaded: LoadedExtractor,
@@ -208,7 +192,8 @@ def _extract_claimed(
 ) -> Steps[Extracted]:
     begun = time.monotonic()
     target = out / f"{path.stem}.npy"
-    identity = provenance_of(path, loaded, decoding)
+    source = Source(path)
+    identity = provenance_of(source, loaded, decoding)
     scratch = Scratch(out, path.stem, identity)
     if target.exists() and not overwrite:
         found = _finished(target)
@@ -222,25 +207,29 @@ def _extract_claimed(
                 "pass --overwrite to replace it, or another --out"
             )
     features, paused_s = yield from _features(
-        path, loaded, scratch, identity, decoding, batch, progress, leaving=leaving
+        source, loaded, scratch, identity, decoding, batch, progress, leaving=leaving
     )
     save_features(features, out, path.stem)
     scratch.remove()
     return Extracted(target, features, time.monotonic() - begun - paused_s, reused=False)
 
 
-def provenance_of(path: Path, loaded: LoadedExtractor, decoding: Decoding) -> Provenance:
-    """Identity of the features that this video, extractor and settings give. Raises InputError for an unusable file."""
+def provenance_of(path: Path | Source, loaded: LoadedExtractor, decoding: Decoding) -> Provenance:
+    """Identity of the features that this video, extractor and settings give.
+
+    Raises InputError for an unusable file, Changed (a RunError) for one that changes meanwhile.
+    """
     from vidtad.video import probe
 
-    probe(path, fps=decoding.assumed_fps)  # a clear sentence for anything that is no video, before its bytes are read
-    convention = loaded.extractor.convention
+    source, convention = source_of(path), loaded.extractor.convention
+    # A clear sentence for anything that is no video, before its bytes are read.
+    probe(source.path, fps=decoding.assumed_fps)
     return Provenance(
         extractor=loaded.extractor.name,
         channels=convention.channels,
         weights=loaded.weights,
         weights_sha256=loaded.weights_sha256,
-        source_sha256=sha256(path),
+        source_sha256=source.sha256,
         settings=loaded.settings()
         | {
             "decoder": decoding.decoder,
@@ -261,7 +250,7 @@ def _finished(target: Path) -> Features | None:
 
 
 def extract_features(
-    path: Path,
+    path: Path | Source,
     loaded: LoadedExtractor,
     scratch: Scratch,
     *,
@@ -272,14 +261,16 @@ def extract_features(
 ) -> Features:
     """Feature rows of a video; `scratch` holds those of an earlier, interrupted run and receives the new ones.
 
-    Where ranges that cover the video are complete (see `vidtad.pipelines.extract.ranges`), they are joined instead.
+    Where ranges that cover the video are complete (see `extract.ranges`), they are joined instead. Of a
+    `Source`, what was hashed for `identity` is what is read, or Changed (a RunError) is raised.
     """
-    features, _ = _whole(_features(path, loaded, scratch, identity, decoding, batch, progress, leaving=False))
+    source = source_of(path)
+    features, _ = _whole(_features(source, loaded, scratch, identity, decoding, batch, progress, leaving=False))
     return features
 
 
 def _features(
-    path: Path,
+    source: Source,
     loaded: LoadedExtractor,
     scratch: Scratch,
     identity: Provenance,
@@ -292,9 +283,10 @@ def _features(
     """See `extract_features`; with the seconds of the pause."""
     convention = loaded.extractor.convention
     joined, paused_s = scratch.joined(), 0.0
-    found = None if joined is None else _announced(path, decoding)
+    with source.watched():
+        found = None if joined is None else _announced(source.path, decoding)
     if joined is None or found is None:
-        found, paused_s = yield from _pass(path, loaded, scratch, decoding, batch, progress, leaving=leaving)
+        found, paused_s = yield from _pass(source, loaded, scratch, decoding, batch, progress, leaving=leaving)
         joined = scratch.read()
     info, header_fps, warnings = found
     times_s, values = joined
@@ -319,7 +311,7 @@ def _announced(path: Path, decoding: Decoding) -> Found | None:
 
 
 def _pass(
-    path: Path,
+    source: Source,
     loaded: LoadedExtractor,
     scratch: Scratch,
     decoding: Decoding,
@@ -329,15 +321,19 @@ def _pass(
     leaving: bool,
 ) -> Steps[tuple[Found, float]]:
     """Rows of the whole video from those in `scratch` on."""
-    extractor, convention = loaded.extractor, loaded.extractor.convention
+    path, extractor, convention = source.path, loaded.extractor, loaded.extractor.convention
     padded, fitting, paused_s = 0, batch, 0.0
     left: list[Clip] | None = [] if leaving else None
-    with open_video(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict) as video:
+    with (
+        source.watched(),
+        open_video(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict) as video,
+    ):
         fps = convention.fps or video.info.fps
         frames = video if convention.fps is None else resample(video, convention.fps)
         total = expected_frames(video.info, fps)
-        skip = scratch.rows()
+        skip = scratch.begin()
         for rows in feature_rows(frames, extractor, fps=float(fps), batch=batch, skip=skip, left=left):
+            source.check()  # so that rows on the disk are always those of the file that was hashed
             scratch.append(rows.times_s, rows.values)
             padded, fitting = max(padded, rows.padded), rows.batch
             progress(rows.frames_read, total)

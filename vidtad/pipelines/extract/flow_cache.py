@@ -1,11 +1,12 @@
 """Optical flow as pictures on disk, named as denseflow names them: kept while it is computed, or read instead."""
 
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,13 @@ from vidtad.errors import InputError, RunError
 from vidtad.extractors import GIVEN, FlowExtractor, TwoStream
 from vidtad.extractors.flows import Give
 from vidtad.pipelines.extract.load import LoadedExtractor
-from vidtad.runtime.files import atomic_write, sha256
+from vidtad.runtime.files import atomic_write, still_there
+from vidtad.runtime.sources import Changed
 
 FIRSTS = tuple((first, suffix) for first in (0, 1) for suffix in (".jpg", ".png"))
 """Numbers of the first picture and suffixes, the ones to be preferred first."""
+LARGEST = 1 << 26
+"""Bytes of a picture's file at most."""
 
 
 def stream_of_flow(loaded: LoadedExtractor, option: str) -> FlowExtractor:
@@ -51,9 +55,10 @@ def keeping_flow(loaded: LoadedExtractor, folder: Path | None) -> Iterator[None]
         yield
         return
     stream = stream_of_flow(loaded, "--keep-flow")
-    stream.keep = FlowFolder(folder)
+    kept = stream.keep = FlowFolder(folder)
     try:
         yield
+        kept.check()
     finally:
         stream.keep = None
 
@@ -76,11 +81,12 @@ def giving_flow(loaded: LoadedExtractor, give: Give, pictures_sha256: str) -> It
         stream.give = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class FlowFolder:
-    """Pictures of optical flow on disk, an x and a y one a pair of frames, numbered from 0."""
+    """Pictures of optical flow on disk, an x and a y one a pair of frames, numbered from 0; `pairs` so far."""
 
     folder: Path
+    pairs: int = 0
 
     def __call__(self, number: int, levels: np.ndarray) -> None:
         """Write one pair's levels (h, w, 2) uint8. Raises RunError when that fails."""
@@ -92,6 +98,15 @@ class FlowFolder:
                 raise RunError(f"{self.folder}: picture {number} of flow could not be encoded")
             with atomic_write(self.folder / f"flow_{name}_{number:05d}.jpg") as file:
                 file.write(data.tobytes())
+        self.pairs = number + 1
+
+    def check(self) -> None:
+        """Raise RunError when pictures that were written are gone."""
+        there = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
+        names = (f"flow_{axis}_{number:05d}.jpg" for number in range(self.pairs) for axis in "xy")
+        gone = next((name for name in names if name not in there), None)
+        if gone is not None:
+            still_there([self.folder / gone])
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,7 @@ class FlowPictures:
     folder: Path
     first: int
     suffix: str
+    known: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, flow_from: Path, video: Path) -> "FlowPictures":
@@ -122,18 +138,33 @@ class FlowPictures:
         return self.folder / f"flow_{axis}_{number + self.first:05d}{self.suffix}"
 
     def levels(self, number: int, size: tuple[int, int]) -> np.ndarray:
-        """(h, w, 2) uint8 of the pair `number`. Raises InputError for what is no picture of `size` = (h, w) pixels."""
-        return np.stack([self._read(self.path(axis, number), size) for axis in "xy"], axis=-1)
+        """(h, w, 2) uint8 of the pair `number`. Raises InputError for what is no picture of `size` = (h, w) pixels,
+        Changed (a RunError) for other content than `hashed` saw."""
+        axes = []
+        for row, axis in enumerate("xy"):
+            path = self.path(axis, number)
+            found, digest = self._read(path, size)
+            if self.known is not None and digest[:8] != self.known[row, number].tobytes():
+                raise Changed(f"{path}: was changed or replaced while it was read; run the same command again")
+            axes.append(found)
+        return np.stack(axes, axis=-1)
+
+    def hashed(self) -> tuple[str, "FlowPictures"]:
+        """As `sha256`, and the same pictures with eight bytes of each one's hash."""
+        known = np.zeros((2, self.count()), "V8")
+        return self._total(known), replace(self, known=known)
 
     def check(self, size: tuple[int, int]) -> None:
         """Raise InputError like `levels`, for the very first picture."""
         self._read(self.path("x", 0), size)
 
-    def _read(self, path: Path, size: tuple[int, int]) -> np.ndarray:
+    def _read(self, path: Path, size: tuple[int, int]) -> tuple[np.ndarray, bytes]:
+        """The picture, and the SHA-256 of its file."""
         from PIL import Image
 
         try:
-            with Image.open(path, formats=("JPEG", "PNG")) as picture:
+            data = self._bytes(path)
+            with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as picture:
                 width, height = picture.size
                 if (height, width) != size:
                     raise InputError(
@@ -142,11 +173,18 @@ class FlowPictures:
                     )
                 if picture.mode not in ("L", "RGB"):
                     raise InputError(f"{path}: not a grey picture of 8 bits, which flow is kept in")
-                return np.asarray(picture.convert("L"))
+                return np.asarray(picture.convert("L")), hashlib.sha256(data).digest()
         except FileNotFoundError as error:
             raise InputError(self._absence(path)) from error
         except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
             raise InputError(f"{path}: cannot be decoded as a JPEG or PNG picture ({error})") from error
+
+    def _bytes(self, path: Path) -> bytes:
+        with open(path, "rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise InputError(f"{path}: larger than {LARGEST >> 20} MiB, so not a picture of flow")
+        return data
 
     def _absence(self, path: Path) -> str:
         return f"{path}: this picture of flow is missing, and frames of the video want it"
@@ -168,9 +206,19 @@ class FlowPictures:
 
     def sha256(self) -> str:
         """Of names and content of all pictures. Raises InputError when one cannot be read."""
-        total = hashlib.sha256()
+        return self._total(None)
+
+    def _total(self, known: np.ndarray | None) -> str:
+        total, digits = hashlib.sha256(), len("flow_x_")
         for name in sorted(self._names()):
-            total.update(f"{name} {sha256(self.folder / name)}\n".encode())
+            try:
+                own = hashlib.sha256(self._bytes(self.folder / name))
+            except OSError as error:
+                raise InputError(f"{self.folder / name}: cannot be read ({error.strerror or error})") from error
+            total.update(f"{name} {own.hexdigest()}\n".encode())
+            number = int(name[digits : -len(self.suffix)]) - self.first
+            if known is not None and 0 <= number < known.shape[1]:
+                known["xy".index(name[digits - 2]), number] = own.digest()[:8]
         return total.hexdigest()
 
     def _names(self) -> Iterator[str]:

@@ -26,7 +26,7 @@ from vidtad.extractors import (
 )
 from vidtad.flow import LEARNED
 from vidtad.hub.registry import CHECKPOINTS
-from vidtad.runtime.files import sha256
+from vidtad.runtime.sources import read_hashed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,7 +150,8 @@ def _published(name: str, weights: str | None) -> _Weights:
             raise InputError(f"extractor {name} has no published weights; pass --weights FILE or --weights random")
         _check_is_of(name, identity)
         path = fetch(identity)
-    return _Weights(state_dict(read_checkpoint(path)), identity, sha256(path))
+    checkpoint, total = read_hashed(path, read_checkpoint)
+    return _Weights(state_dict(checkpoint), identity, total)
 
 
 def _check_is_of(name: str, id: str) -> None:
@@ -179,8 +180,8 @@ def _flow_method(name: str, weights: str | None, device: str) -> "tuple[Raft, di
         from vidtad.hub.download import fetch
         from vidtad.hub.reading import read_checkpoint, state_dict
 
-        path = fetch(CHECKPOINTS[name])
-        state, identity = state_dict(read_checkpoint(path)), sha256(path)
+        checkpoint, identity = read_hashed(fetch(CHECKPOINTS[name]), read_checkpoint)
+        state = state_dict(checkpoint)
     return Raft(name, state, device), {"flow_weights_sha256": identity}
 
 

@@ -13,6 +13,7 @@ from vidtad.pipelines.extract.extraction import Decoding, LoadedExtractor, expec
 from vidtad.pipelines.extract.resume import Scratch, Span
 from vidtad.progress import Progress, no_progress
 from vidtad.runtime.locks import claim
+from vidtad.runtime.sources import Source, source_of
 from vidtad.video import Frame, resample
 from vidtad.video.index import Index, Inexact, read_index
 
@@ -34,12 +35,13 @@ def part_of_file(
     """
     path, out = Path(path), Path(out)
     if overwrite or not (out / f"{path.stem}.npy").exists():
-        identity = provenance_of(path, loaded, decoding)
-        extract_range(path, loaded, out, share, identity=identity, decoding=decoding, batch=batch, progress=progress)
+        source = Source(path)
+        identity = provenance_of(source, loaded, decoding)
+        extract_range(source, loaded, out, share, identity=identity, decoding=decoding, batch=batch, progress=progress)
 
 
 def extract_range(
-    path: Path,
+    path: Path | Source,
     loaded: LoadedExtractor,
     folder: Path,
     share: tuple[int, int],
@@ -51,10 +53,13 @@ def extract_range(
 ) -> bool:
     """Part `share` = (number from 0, parts in all) of a video's rows, left in `folder` for `extract_features` to join.
 
+    Of a `Source`, what was hashed for `identity` is what is read, or Changed (a RunError) is raised.
     Returns False where nothing was done because a pass over the whole video has to: frames of a damaged file, or
     of one without reliable times, have numbers only there, as rows have values only there once memory ran out.
     Raises Busy while another process is at work on the same rows, and like `extract_features`.
     """
+    source = source_of(path)
+    path = source.path
     index = read_index(path, decoder=decoding.decoder, fps=decoding.assumed_fps, strict=decoding.strict)
     convention = loaded.extractor.convention
     span = None if index is None else spans(index, convention, share[1], batch)[share[0]]
@@ -65,7 +70,8 @@ def extract_range(
         return True
     with claim(scratch.lock, str(path)):
         try:
-            whole = _rows(index, loaded, scratch, batch, progress)
+            with source.watched():
+                whole = _rows(index, loaded, scratch, batch, progress, source)
         except Inexact:
             whole = False
         if not whole:
@@ -75,11 +81,13 @@ def extract_range(
     return whole
 
 
-def _rows(index: Index, loaded: LoadedExtractor, scratch: Scratch, batch: int, progress: Progress) -> bool:
+def _rows(
+    index: Index, loaded: LoadedExtractor, scratch: Scratch, batch: int, progress: Progress, source: Source
+) -> bool:
     extractor, convention = loaded.extractor, loaded.extractor.convention
     assert scratch.span is not None
     first, stop = scratch.span
-    skip = first + scratch.rows()
+    skip = first + scratch.begin()
     fps = convention.fps or index.info.fps
     begin = skip * convention.stride
     # Pictures of flow lie between frames: one more. All frames up to the next range are looked at for damage.
@@ -89,6 +97,7 @@ def _rows(index: Index, loaded: LoadedExtractor, scratch: Scratch, batch: int, p
     for rows in feature_rows(frames, extractor, fps=float(fps), batch=batch, skip=skip, first=begin, stop=stop):
         if rows.batch < batch:
             return False
+        source.check()
         scratch.append(rows.times_s, rows.values)
         progress(rows.frames_read, total)
     return stop is None or scratch.rows() == stop - first

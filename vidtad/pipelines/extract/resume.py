@@ -29,6 +29,10 @@ class Scratch:
         self.record = np.dtype([("time_s", "<f8"), ("values", "<f4", (width,))])
         self.span = span
         name = brief(video_id)
+        self._counted: int | None = None
+        self._first = 0
+        self._file: tuple[int, int] | None = None
+        self._times: list[np.ndarray] = []
         self._name = f".{name}.{hashlib.sha256(identity.fingerprint().encode()).hexdigest()[:16]}"
         own = "" if span is None else f".{span[0]}-{'' if span[1] is None else span[1]}"
         self.path = Path(folder) / f"{self._name}{own}.rows"
@@ -43,25 +47,66 @@ class Scratch:
         """Whole records on disk."""
         return self.path.stat().st_size // self.record.itemsize if self.path.exists() else 0
 
+    def begin(self) -> int:
+        """Whole records on disk, which from now on must stay there: what `append` and `read` count on."""
+        self._counted, self._file, self._times = self.rows(), None, []
+        self._first = self._counted
+        return self._counted
+
     def append(self, times_s: np.ndarray, values: np.ndarray) -> None:
-        """Add rows and bring them to the disk."""
+        """Add rows and bring them to the disk. Raises RunError when that fails, or rows written before are gone."""
+        if self._counted is None:
+            self.begin()
+        assert self._counted is not None
         records = np.empty(len(times_s), dtype=self.record)
         records["time_s"], records["values"] = times_s, values
+        size = self._counted * self.record.itemsize
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with open(self.path, "ab") as file:
-                whole = file.tell() - file.tell() % self.record.itemsize
-                if whole != file.tell():
-                    file.truncate(whole)
+            if not self._counted:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            with open(self.path, "r+b" if self._counted else "ab") as file:
+                there = os.fstat(file.fileno())
+                known = self._file in (None, (there.st_dev, there.st_ino))
+                if not known or there.st_size // self.record.itemsize != self._counted:
+                    raise self._lost()
+                file.truncate(size)
+                file.seek(size)
                 file.write(records.tobytes())
                 file.flush()
                 os.fsync(file.fileno())
+        except FileNotFoundError as error:
+            raise self._lost() from error
         except OSError as error:
             raise RunError(f"{self.path}: writing failed ({error.strerror or error})") from error
+        self._file = there.st_dev, there.st_ino
+        self._counted += len(records)
+        self._times.append(records["time_s"])
+
+    def _lost(self) -> RunError:
+        return RunError(
+            f"{self.path}: rows that were written are gone: the folder was removed or replaced while it was at work, "
+            "or something else wrote there; run the same command again"
+        )
+
+    def _whole(self) -> None:
+        """Raise RunError unless all rows that were counted are on the disk."""
+        if self._counted is not None and self.rows() != self._counted:
+            raise self._lost()
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(times_s (T,) float64, values (T, C) float32) of all whole records."""
-        return self._read([self.path])
+        """(times_s (T,) float64, values (T, C) float32) of all whole records.
+
+        Raises RunError unless they are those that were there when it began and those that were added since.
+        """
+        self._whole()
+        try:
+            times_s, values = self._read([self.path])
+        except OSError as error:
+            raise self._lost() from error
+        added = np.concatenate([np.empty(0), *self._times])
+        if self._counted is not None and not np.array_equal(times_s[self._first :], added):
+            raise self._lost()
+        return times_s, values
 
     def _read(self, paths: list[Path]) -> tuple[np.ndarray, np.ndarray]:
         size = self.record.itemsize
@@ -73,8 +118,10 @@ class Scratch:
         """Say that the range which goes to the end of the video is complete."""
         assert self.span is not None and self.span[1] is None
         first = self.span[0]
+        self._whole()
         try:
-            self.path.touch()
+            if not self.rows():
+                self.path.touch()
             os.replace(self.path, self.path.with_name(f"{self._name}.{first}-{first + self.rows()}.last"))
         except OSError as error:
             raise RunError(f"{self.path}: writing failed ({error.strerror or error})") from error

@@ -13,7 +13,7 @@ import numpy as np
 
 from vidtad.arrays import SUFFIXES, arrays_among, arrays_in, file_of, video_of
 from vidtad.errors import InputError
-from vidtad.features import Assumed, Features, StoredRows, load_features
+from vidtad.features import Assumed, Features, StoredRows, load_features, sidecar_of
 from vidtad.formats.label_types import Labels, video_id
 from vidtad.labels import Check, Duration, check
 from vidtad.pipelines.extract.extraction import Decoding, InTheWay, LoadedExtractor, extract_file
@@ -195,7 +195,9 @@ def features_of(
                 path = _extract(material.videos[name], extraction)
             else:
                 path = material.features[name]
-            held = load_features(path, foreign(name, path) if foreign else None, stored=True)
+            # Of a pair, that the rows are those their sidecar is of; others have nothing that says so.
+            pair = sidecar_of(path).exists()
+            held = load_features(path, foreign(name, path) if foreign else None, check_hash=pair, stored=True)
             found[name] = held if unpacked is None or path.suffix.lower() == ".npy" else _unpacked(held, path, unpacked)
         except InputError as error:
             failed[name] = str(error)
@@ -208,8 +210,8 @@ def features_of(
 def _unpacked(held: Features, path: Path, folder: Path) -> Features:
     """The same with its rows in a .npy file of `folder`, written unless that was done from the same file before."""
     file = file_of(path)
-    stat = file.stat()
-    mark = repr((str(file.resolve()), path.name, stat.st_size, stat.st_mtime_ns))
+    assert isinstance(held.values, StoredRows)
+    mark = repr((str(file.resolve()), path.name, *held.values.source.mark))
     target = folder / f"{hashlib.sha256(mark.encode()).hexdigest()[:24]}.npy"
     if not target.exists():
         with atomic_write(target) as written:

@@ -32,9 +32,11 @@ from vidtad.hub.bundle import Bundle, bundle_name, save_bundle
 from vidtad.models.acfb import AcfbHead
 from vidtad.models.people import PersonNetwork
 from vidtad.models.roi import POSES
+from vidtad.pipelines.claims import claimed_training
 from vidtad.pipelines.extract.extraction import digest
 from vidtad.pipelines.train.data import files_inside
-from vidtad.runtime.files import VIDEO_SUFFIXES, sha256
+from vidtad.runtime.files import VIDEO_SUFFIXES, still_there
+from vidtad.runtime.sources import read_hashed
 from vidtad.training.distributed import join, wait
 from vidtad.training.loop import Schedule, learns_in, train
 
@@ -74,15 +76,21 @@ def run_people_training(
 ) -> PeopleTrained:
     """Read, split, train, evaluate with the annotated boxes, write. A second call goes on where the first stopped.
 
-    Raises InputError for anything unusable, RunError when training diverges or files cannot be written.
+    Raises InputError for anything unusable, RunError when training diverges or files cannot be written, Busy (a
+    RunError) while another process trains the same `out`.
     """
     parts_of(job.model)
     job = with_preset(job)
     if job.start is None and job.weights is None:
         job = replace(job, weights=pretrained(job.trunk or usual_trunk(job.model)))
+    with claimed_training(job.out, job.work):
+        return _trained(job, progress)
+
+
+def _trained(job: PeopleJob, progress: Callable[[Mapping[str, Any]], None]) -> PeopleTrained:
     part = join()
     names = read_label_map(job.label_map) if job.label_map is not None else None
-    labels = read_person_labels(job.annotations, names)
+    labels, labels_sha256 = read_hashed(job.annotations, lambda path: read_person_labels(path, names))
     classes = _classes(labels.classes)
     training, held = _split(labels, classes, job)
     torch.manual_seed(job.seed)
@@ -105,10 +113,11 @@ def run_people_training(
     )
     network.load_state_dict(result.state)
     found = frame_map(network, held, convention, classes, device=job.device) if held else None
-    bundle = _bundle(job, network, trunk, convention, classes, schedule, found)
+    bundle = _bundle(job, network, trunk, convention, classes, schedule, found, labels_sha256)
     names_held = tuple(sorted({key.video.stem for key in held}))
     if not part.rank:
         save_bundle(bundle, job.out)
+        still_there([job.out, job.work / "log.jsonl"])
     return PeopleTrained(bundle, job.out, found, result.records, names_held)
 
 
@@ -255,9 +264,10 @@ def _bundle(
     classes: Sequence[str],
     schedule: Schedule,
     found: Evaluation | None,
+    labels_sha256: str,
 ) -> Bundle:
     training = {
-        "annotations_sha256": sha256(job.annotations),
+        "annotations_sha256": labels_sha256,
         "schedule": {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(schedule).items()},
         "batch": job.batch,
         "seed": job.seed,

@@ -23,6 +23,7 @@ from vidtad.formats.label_types import Labels
 from vidtad.heads.registry import HEADS, head_named
 from vidtad.hub.bundle import Bundle, bundle_name, save_bundle
 from vidtad.labels import Check, Duration, cleaned
+from vidtad.pipelines.claims import claimed_training
 from vidtad.pipelines.extract.extraction import Decoding
 from vidtad.pipelines.extract.flow_cache import check_flow_from
 from vidtad.pipelines.train.agnostic import one_class, scores_of_videos
@@ -50,7 +51,8 @@ from vidtad.pipelines.train.mistakes import Operating
 from vidtad.pipelines.train.report import report_html
 from vidtad.pipelines.train.scoring import Data, Scorer, final_outcome
 from vidtad.pipelines.train.third_party_features import assumption, is_bare
-from vidtad.runtime.files import sha256, write_json, write_text
+from vidtad.runtime.files import still_there, write_json, write_text
+from vidtad.runtime.sources import Source
 from vidtad.training.distributed import join, wait
 from vidtad.training.loop import learns_in, train
 from vidtad.training.plan import Facts, Plan, Recipe, planned, with_options
@@ -141,10 +143,19 @@ def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
     """Check, extract, split, train, evaluate, write. A second call goes on where the first one stopped.
 
     Raises InputError for anything unusable (with `strict` for anything odd in the labels), RunError when
-    training diverges or files cannot be written.
+    training diverges or files cannot be written, Busy (a RunError) while another process trains the same `out`.
     """
     recipe = _recipe(job)
+    with claimed_training(job.out, job.work):
+        return _trained(job, recipe, watcher)
+
+
+def _trained(job: TrainingJob, recipe: Recipe, watcher: Watcher) -> Trained:
+    annotations = Source(job.annotations)  # what the bundle names is what was read, however long training takes
+    labels_sha256 = annotations.sha256 if job.annotations.is_file() else None
     labels, material, found = _checked(job, watcher)
+    if labels_sha256 is not None:
+        annotations.check(last=True)
     features, chosen = _features(job, labels, material, watcher)
     data = _data(job, recipe, labels, features, watcher)
     plan = with_options(planned(recipe, data.facts, job.preset, job.epochs, job.device, job.precision), job.options)
@@ -154,7 +165,7 @@ def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
     torch.manual_seed(job.seed)
     head = recipe.head(plan, data.training)
     folder = job.work / f"training-{_digest(job, plan, data)}"
-    frame = _frame(job, plan, data, chosen, watcher)
+    frame = _frame(job, plan, data, chosen, watcher, labels_sha256)
     protocol = protocol_named(job.protocol or (published.protocol if published else "thumos14"))
     scorer = Scorer(data, frame, protocol, plan.schedule.epochs, job.device)
     with ExitStack() as stack:
@@ -179,6 +190,7 @@ def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
         write_text(report, report_html(outcome, published))
         split = {"how": data.split.how, "train": data.split.train, "validation": data.split.validation}
         write_json(folder / "split.json", split | {"test": data.split.test})
+        still_there([job.out, report, folder / "log.jsonl", *([folder / "tensorboard"] if job.tensorboard else [])])
     return Trained(
         bundle=bundle,
         path=job.out,
@@ -356,7 +368,7 @@ def _place(held: Features) -> Path:
 
 
 def _frame(
-    job: TrainingJob, plan: Plan, data: Data, chosen: Chosen | None, watcher: Watcher
+    job: TrainingJob, plan: Plan, data: Data, chosen: Chosen | None, watcher: Watcher, labels_sha256: str | None
 ) -> Callable[[Mapping[str, Tensor]], Bundle]:
     """A function that puts head weights into the bundle of this run."""
     extractor = bundled_extractor(next(iter(data.features.values())), chosen, job.extractor)
@@ -365,7 +377,7 @@ def _frame(
     held = np.concatenate([video.labels for video in data.training])
     training: dict[str, Any] = {
         "vidtad": __version__,
-        "labels_sha256": sha256(job.annotations) if job.annotations.is_file() else None,
+        "labels_sha256": labels_sha256,
         "split": data.split.how,
         "videos": {part: len(getattr(data.split, part)) for part in ("train", "validation", "test")},
         "segments": {name: int((held == number).sum()) for number, name in enumerate(data.classes)},

@@ -12,7 +12,7 @@ from vidtad.formats.people import segments_of
 from vidtad.formats.shared import file_stems
 from vidtad.formats.tables import Annotations
 from vidtad.render.report.render import Clip, filled, first_threshold, page
-from vidtad.runtime.files import write_text
+from vidtad.runtime.files import still_there, write_text
 from vidtad.timeline import Segment, Timeline
 
 BARS = 300
@@ -51,6 +51,7 @@ def write_report(
         facts += f", detector {timeline.detector['name']}"
     parts = {"title": html.escape(out.resolve().name), "facts": html.escape(facts), "rows": "\n".join(rows)}
     write_text(out / INDEX, filled("index.html", parts))
+    still_there(written)
     return written
 
 
