@@ -22,7 +22,7 @@ from vidtad.hub.registry import THUMOS14_CLASSES
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.react import ReAct
 from vidtad.pipelines.train.third_party_features import adopt_features
-from vidtad.training import plan as settings
+from vidtad.heads.react import recipe as settings
 from vidtad.training.loop import Schedule
 
 PAGE = (ROOT / "docs" / "reproduce.md").read_text()
