@@ -220,3 +220,17 @@ def test_a_bad_video_elsewhere_is_named_as_given(memory: Any, tmp_path: Path) ->
     assert result.exit_code == 1
     (reason,) = json.loads(result.stdout)["failed"].values()
     assert reason.startswith("memory://in/c.mp4: not a video")
+
+
+def test_a_file_replaced_while_it_is_fetched_is_said(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = away.fetch
+
+    def late(path: Path, folder: Path) -> Path:
+        local = fetch(path, folder)
+        memory.pipe_file("/in/a.mp4", memory.cat_file("/in/b.mp4"))
+        return local
+
+    monkeypatch.setattr(away, "fetch", late)
+    result = run("extract", "memory://in/a.mp4", *TINY, "--out", "memory://out")
+    assert result.exit_code == 1 and "memory://in/a.mp4: was changed or replaced while it was fetched" in result.stderr
+    assert not memory.exists("/out/a.json")

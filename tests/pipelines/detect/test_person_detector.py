@@ -32,6 +32,7 @@ from vidtad.models.people import PersonNetwork
 from vidtad.models.roi import LinearConfig
 from vidtad.pipelines.detect import person_detector as detection
 from vidtad.pipelines.detect.person_detector import PeopleDetector, PeopleOptions
+from vidtad.runtime.files import sha256
 from vidtad.synth import write_clips
 from vidtad.synth.spec import Level
 from vidtad.timeline import PersonBox, Timeline, read_timeline, write_timeline_json
@@ -299,3 +300,14 @@ def test_ava_rows_of_people_read_back(clip: Path, tmp_path: Path) -> None:
     assert next(csv.reader(io.StringIO(text)))[1] == "0000"
     known = Timeline({}, timeline.videos, {"classes": ["walk"]}, {clip.stem: (person(1.5, walk=0.25),)})
     assert render(known, "ava")[".ava.csv"] == f"{clip.stem},1.500000,0.1,0.1,0.5,0.9,14,0.25\n"
+
+
+def test_a_boxes_file_that_changes_is_read_and_hashed_once(tmp_path: Path) -> None:
+    boxes = tmp_path / "boxes.csv"
+    boxes.write_text("clip,1,0.1,0.1,0.5,0.9\n")
+    digest = sha256(boxes)
+    detector = PeopleDetector(a_bundle("linear", 0), PeopleOptions(boxes=boxes))
+    assert detector._persons_identity()["sha256"] == digest
+    boxes.write_text("other,1,0.1,0.1,0.5,0.9\n")
+    times, _ = detector._times("clip")
+    assert list(times) == [1.0] and detector._persons_identity()["sha256"] == digest
