@@ -357,6 +357,7 @@ def test_a_disk_that_fills_up_with_formats_ends_the_run(
         written.append(path.name)
         if path.name == "c.srt":
             raise RunError(f"{path}: writing failed") from OSError(errno.ENOSPC, "No space left on device")
+        path.write_text(text)
 
     monkeypatch.setattr("vidtad.formats.interchange.write_text", full)
     result = run("detect", clips, "--model", bundle, "--out", tmp_path / "t", "--format", "srt", "--json")
