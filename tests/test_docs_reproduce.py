@@ -17,12 +17,12 @@ from vidtad.cli import app
 from vidtad.errors import InputError
 from vidtad.features import load_features
 from vidtad.heads.actionformer.presets import EGO4D_VARIANTS, PRESETS, ActionFormerPreset
+from vidtad.heads.react import recipe as settings
 from vidtad.hub.bundle import load_bundle
 from vidtad.hub.registry import THUMOS14_CLASSES
 from vidtad.models.actionformer import ActionFormer
 from vidtad.models.react import ReAct
 from vidtad.pipelines.train.third_party_features import adopt_features
-from vidtad.heads.react import recipe as settings
 from vidtad.training.loop import Schedule
 
 PAGE = (ROOT / "docs" / "reproduce.md").read_text()

@@ -63,9 +63,21 @@ def test_csv_quotes_what_must_be_quoted() -> None:
     timeline = Timeline({"a,b": (Segment(0, 1, 'say "hi"\n', 0.5, 2),)}, {"a,b": VIDEO})
     rows = list(csv.reader(io.StringIO(timeline_csv(timeline))))
     assert rows == [
-        ["video", "start_s", "end_s", "label", "score", "track"],
-        ["a,b", "0.000", "1.000", 'say "hi"\n', "0.5", "2"],
+        ["video", "start_s", "end_s", "label", "score", "track", "shown"],
+        ["a,b", "0.000", "1.000", 'say "hi"\n', "0.5", "2", "yes"],
     ]
+
+
+def test_csv_is_in_order_of_time_and_says_what_is_shown() -> None:
+    segments = (Segment(4, 5, "walk", 0.87654321), Segment(1, 2, "run", 0.00012345), Segment(1, 3, "run", 0.3))
+    timeline = Timeline({"a": segments}, {"a": VIDEO}, {"display_score": 0.3})
+    rows = list(csv.DictReader(io.StringIO(timeline_csv(timeline))))
+    assert [(row["start_s"], row["score"], row["shown"]) for row in rows] == [
+        ("1.000", "0.0001234", "no"), ("1.000", "0.3", "yes"), ("4.000", "0.8765", "yes")
+    ]  # fmt: skip
+    assert [s.score for s in timeline.at_least(timeline.display_score).results["a"]] == [0.87654321, 0.3]
+    assert Timeline({}, {}, {"decoding": {"display_score": 0.2}}).display_score == 0.2
+    assert Timeline({}, {}).display_score is None
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,25 @@ class Timeline:
         if strangers:
             raise InputError(f"timeline has results for {strangers[0]!r} but does not say what video that is")
 
+    @property
+    def display_score(self) -> float | None:
+        """Score from which its detector's segments are worth showing; None where that is not known."""
+        decoding = self.detector.get("decoding")
+        usual = decoding.get("display_score") if isinstance(decoding, Mapping) else None
+        value = self.detector.get("display_score", usual)
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+    def at_least(self, score: float | None) -> "Timeline":
+        """The segments, and the actions of persons, that score at least `score` (None: all); boxes stay."""
+        if score is None:
+            return self
+        people = {
+            name: tuple(replace(p, actions=tuple(a for a in p.actions if a[1] >= score)) for p in found)
+            for name, found in self.people.items()
+        }
+        results = {name: tuple(s for s in found if s.score >= score) for name, found in self.results.items()}
+        return replace(self, results=results, people=people)
+
     def to_json(self) -> dict[str, Any]:
         """The document that is written: every evaluator of ActivityNet results reads it."""
         document: dict[str, Any] = {
@@ -147,16 +166,21 @@ def parse_timeline(document: Any, path: Path) -> Timeline:
 
 
 def timeline_csv(timeline: Timeline) -> str:
-    """Rows `video,start_s,end_s,label,score[,track]`; `track` only where persons were followed."""
+    """Rows `video,start_s,end_s,label,score[,track],shown`, in order of time; scores have four digits.
+
+    `track` only where persons were followed. `shown`: whether a segment reaches the display threshold.
+    """
     tracked = any(s.track is not None for found in timeline.results.values() for s in found)
+    least = timeline.display_score
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow((*CSV_COLUMNS, "track") if tracked else CSV_COLUMNS)
+    writer.writerow((*CSV_COLUMNS, *(("track",) if tracked else ()), "shown"))
     for name, found in timeline.results.items():
-        for s in found:
+        for s in sorted(found, key=lambda s: (s.start_s, s.end_s, s.label)):
             start_s, end_s = s.rounded()
-            row = (name, f"{start_s:.3f}", f"{end_s:.3f}", s.label, repr(s.score))
-            writer.writerow((*row, "" if s.track is None else s.track) if tracked else row)
+            who = ("" if s.track is None else s.track,) if tracked else ()
+            shown = "yes" if least is None or s.score >= least else "no"
+            writer.writerow((name, f"{start_s:.3f}", f"{end_s:.3f}", s.label, f"{s.score:.4g}", *who, shown))
     return text.getvalue()
 
 

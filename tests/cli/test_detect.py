@@ -48,7 +48,11 @@ def test_video_to_timeline(clip: Path, bundle: Path, tmp_path: Path) -> None:
     assert timeline.videos["clip"].frames == 150 and timeline.videos["clip"].duration_s == pytest.approx(6.0)
     assert timeline.detector["random_weights"] is True
     rows = list(csv.DictReader((tmp_path / "clip.csv").open()))
-    assert len(rows) == len(segments) and float(rows[0]["score"]) == segments[0].score
+    assert len(rows) == len(segments) and [float(row["start_s"]) for row in rows] == sorted(
+        round(s.start_s, 3) for s in segments
+    )
+    shown = sum(row["shown"] == "yes" for row in rows)
+    assert shown == sum(s.score >= timeline.detector["display_score"] for s in segments)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.csv", "clip.json"]
 
 
@@ -70,7 +74,41 @@ def test_the_default_input_is_the_features_folder(
     assert nothing.exit_code == 2 and "vidtad extract" in nothing.stderr
     assert run("extract", clip, "--extractor", "tiny3d", "--weights", "random").exit_code == 0
     assert run("detect", "--model", bundle).exit_code == 0
-    assert read_timeline(tmp_path / "timelines" / "clip.json").results["clip"]
+    (written,) = (tmp_path / "timelines").glob("*/clip.json")
+    assert read_timeline(written).results["clip"]
+
+
+def test_two_detectors_need_no_folder_by_hand(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        bundle = replace(load_bundle(seeded_react(tmp_path / "b.safetensors", **SMALL)), name=name)
+        save_bundle(bundle, tmp_path / f"{name}.safetensors")
+        assert run("detect", clip, "--model", tmp_path / f"{name}.safetensors").exit_code == 0
+        assert (tmp_path / "timelines" / name / "clip.csv").is_file()
+    # What an earlier version wrote is moved, not made again.
+    before = (tmp_path / "timelines" / "one" / "clip.json").read_bytes()
+    for suffix in (".json", ".csv"):
+        (tmp_path / "timelines" / "one" / f"clip{suffix}").rename(tmp_path / "timelines" / f"clip{suffix}")
+    monkeypatch.setattr("vidtad.pipelines.detect.worker.detect_features", lambda *_, **__: pytest.fail("made again"))
+    assert run("detect", clip, "--model", tmp_path / "one.safetensors").exit_code == 0
+    assert (tmp_path / "timelines" / "one" / "clip.json").read_bytes() == before
+    assert not list((tmp_path / "timelines").glob("clip.*"))
+
+
+def test_a_batch_ends_with_one_table(bundle: Path, tmp_path: Path) -> None:
+    clips = three_clips(tmp_path / "clips")
+    (clips / "vfr.mp4").unlink(missing_ok=True)
+    (clips / "b.mp4").write_text("no video")
+    (clips / "notes.txt").write_text("hello")
+    (clips / "more").mkdir()
+    result = run("detect", clips, "--model", bundle, "--out", tmp_path / "t")
+    rows = [line.split() for line in result.stdout.splitlines()]
+    states = {Path(row[0]).name: row[1] for row in rows if row and row[0].endswith(".mp4")}
+    assert result.exit_code == 1 and states == {"a.mp4": "made", "b.mp4": "failed", "c.mp4": "made"}
+    assert "passed over notes.txt, more/; name what is to be taken too" in result.stderr
+    (clips / "b.mp4").unlink()
+    again = run("detect", clips, "--model", bundle, "--out", tmp_path / "t").stdout
+    assert again.count("kept") == 2 and "made" not in again
 
 
 def test_out_dash_prints_json_alone(clip: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,7 +430,7 @@ def test_a_batch_of_bad_files_alone_lists_them_all(command: str, bundle: Path, t
     assert all("not a video" in reason for reason in document["failed"].values())
     assert document["results" if command == "detect" else "extracted"] in ({}, [])
     plain = run(*told)
-    assert plain.exit_code == 1 and plain.stdout == ""
+    assert plain.exit_code == 1 and plain.stdout.count("failed") == (2 if command == "detect" else 0)
     assert "2 of 2 failed" in plain.stderr and "the others" not in plain.stderr
     assert run(command, bad[0], *model, "--out", tmp_path / "out").exit_code == 2
 

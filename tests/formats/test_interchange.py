@@ -21,7 +21,7 @@ from vidtad.errors import InputError
 from vidtad.formats import subtitles
 from vidtad.formats.interchange import FORMATS, parse_names, read_any, render, write_formats, write_one
 from vidtad.formats.people import linked, sampled, segments_of
-from vidtad.formats.shared import above, packed, scored
+from vidtad.formats.shared import packed, scored
 from vidtad.timeline import PersonBox, Segment, Timeline, write_timeline_json
 
 SCORED = {"activitynet", "csv", "srt", "vtt", "labelstudio", "cvat", "via", "boris", "thumos"}
@@ -368,7 +368,7 @@ def test_boxes_are_linked_by_overlap_and_runs_end_at_gaps() -> None:
 
 
 def test_a_threshold_leaves_the_boxes() -> None:
-    kept = above(two_persons(), 0.7)
+    kept = two_persons().at_least(0.7)
     assert [s.label for s in kept.results["match"]] == ["walk"]
     assert len(kept.people["match"]) == 10
     assert {label for p in kept.people["match"] for label, _ in p.actions} == {"walk", "wave"}

@@ -351,7 +351,7 @@ def test_names_compare_in_composed_form(tmp_path: Path) -> None:
 FPS = (Fraction(25), Fraction(30000, 1001), Fraction(24000, 1001))
 NO_SCORE = {"elan", "annotations"}
 NO_TRACK = {"activitynet", "annotations", "thumos", "cvat"}
-ROUNDED_SCORE = {"srt": 4, "vtt": 4, "boris": 6}
+ROUNDED_SCORE = {"csv": 4, "srt": 4, "vtt": 4, "boris": 6}
 ONE_WORD = {"thumos"}
 IN_FRAMES = {"labelstudio", "cvat"}
 OWN_TEST = {"ava"}

@@ -160,8 +160,8 @@ def test_a_published_detector_with_an_address_is_preferred_to_the_demonstration(
         raise RunError(f"{id} cannot be fetched")
 
     monkeypatch.setattr(checkpoints, "fetch", offline)
-    with pytest.raises(RunError, match=r"cannot be fetched; `demo-linear` is built in"):
-        resolve_model("linear")
+    bundle, notice = resolve_model("linear")
+    assert bundle.demonstration and "cannot be fetched; `linear` is the built-in demonstration detector" in notice
     assert asked == ["slowfast-8x8-r50-ava"]
 
 

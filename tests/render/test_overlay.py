@@ -258,16 +258,21 @@ def test_command_line(tmp_path: Path) -> None:
     timeline = Timeline(
         {"match": (Segment(0.5, 1.0, "jump/../x", 0.9), Segment(1.0, 1.5, "run", 0.4))},
         {"match": replace(probe(source), path=str(source))},
-        {"name": "test"},
+        {"name": "test", "display_score": 0.5, "demonstration": True},
     )
     write_timeline_json(timeline, tmp_path / "t" / "match.json")
     result = run("overlay", tmp_path / "t/match.json", "--json")
+    assert "demonstration detector" in result.stderr
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["overlays"][0]["frames"] == 60
     assert probe(tmp_path / "t/match.annotated.mp4").frames == 60
     result = run("clips", tmp_path / "t/match.json", "--out", tmp_path / "c", "--json")
     (clip,) = json.loads(result.stdout)["clips"]
     assert Path(clip["clip"]).parent == tmp_path / "c" and clip["copied"] and clip["label"] == "jump/../x"
+    everything = run("clips", tmp_path / "t/match.json", "--out", tmp_path / "d", "--all", "--json")
+    assert len(json.loads(everything.stdout)["clips"]) == 2
+    both = run("clips", tmp_path / "t/match.json", "--all", "--min-score", 0.2)
+    assert both.exit_code == 2 and "--all leaves nothing out" in both.stderr
     assert run("clips", tmp_path / "t/match.json", "--min-score", 0.99).stderr.count("no segment scores") == 1
     source.unlink()
     result = run("overlay", tmp_path / "t/match.json")

@@ -92,7 +92,9 @@ def test_orientations_of_the_bitstream(says: str, shown: object, tmp_path: Path)
                 new.mux(filtered)
     with open_video(path) as video:
         pixels = next(iter(video)).rgb()
-    assert np.abs(pixels.astype(int) - shown(corners())).mean() < 3  # type: ignore[operator]
+        (late,) = video.at([0.16])  # after a seek, too
+    for each in (pixels, late.rgb()):
+        assert np.abs(each.astype(int) - shown(corners())).mean() < 3  # type: ignore[operator]
 
 
 def test_other_decoders_refuse_mirrored_pictures(tmp_path: Path) -> None:
@@ -173,3 +175,10 @@ def test_hdr_is_said_and_left_to_one_decoder(transfer: int, primaries: int, kind
     with pytest.raises(InputError, match="HDR comes out tone-mapped"), open_video(path, decoder="opencv") as other:
         list(other)
     assert probe(film(tmp_path / "sdr.mp4")).dynamic_range == "sdr"
+
+
+def test_opencv_is_not_asked_for_colours_that_it_converts(tmp_path: Path) -> None:
+    path = film(tmp_path / "p3.mp4", color_primaries=12, color_trc=1)
+    assert probe(path).dynamic_range == "sdr" and len(list(open_video(path))) == 5
+    with pytest.raises(InputError, match="wide colours"):
+        list(open_video(path, decoder="opencv"))

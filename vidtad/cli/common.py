@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 FEATURE_SUFFIX = ".npy"
 
+MOST_NAMED = 5
+"""Files, and folders, that a sentence names before it counts the rest."""
 ReportProgress = Callable[[int, "int | None"], None]
 
 
@@ -112,8 +114,8 @@ def parse_rate(text: str | None, option: str) -> Fraction | None:
         rate = fraction_of(text)
     except (ValueError, ZeroDivisionError) as error:
         raise InputError(f"{option} {text[:40]}: not a frame rate; write it like 25 or 30000/1001") from error
-    if not 0 < rate <= 1000:
-        raise InputError(f"{option} {text}: a frame rate lies above 0 and at most at 1000")
+    if not Fraction(1, 100_000) <= rate <= 100_000:
+        raise InputError(f"{option} {text}: a frame rate lies from 0.00001 to 100000")
     return rate
 
 
@@ -132,11 +134,14 @@ def find_inputs(paths: Iterable[Path], suffixes: frozenset[str], what: str) -> l
             found += remote.find(path, suffixes)
         elif path.is_dir():
             files = sorted(p for p in path.iterdir() if not p.name.startswith("."))
-            inside = [p for p in files if p.suffix.lower() in suffixes]
+            inside = [p for p in files if p.suffix.lower() in suffixes and p.is_file()]
             if not inside and FEATURE_SUFFIX in suffixes:
                 inside = arrays_among(files)
+            passed = passed_over(files, inside)
             if not inside:
-                raise InputError(f"{path}: no {what} in this folder")
+                raise InputError(f"{path}: no {what} in this folder{f' ({passed} there)' if passed else ''}")
+            if passed:
+                note(f"{path}: passed over {passed}; name what is to be taken too")
             found += inside
         elif file_of(path).exists():
             found += arrays_in(path) if FEATURE_SUFFIX in suffixes else [path]
@@ -149,6 +154,20 @@ def find_inputs(paths: Iterable[Path], suffixes: frozenset[str], what: str) -> l
         if other != path:
             raise InputError(f"{other} and {path} would both be written as {name!r}; rename one or run them apart")
     return list(by_name.values())
+
+
+def passed_over(files: Sequence[Path], taken: Sequence[Path]) -> str:
+    """Files and folders inside a folder that were not taken, in words; what belongs to one that was is no news."""
+    from vidtad.arrays import file_of
+
+    used = {file_of(path) for path in taken}
+    stems = {path.stem for path in used}
+    others = [path for path in files if path not in used and not (path.is_file() and path.stem in stems)]
+    folders = [f"{path.name}/" for path in others if path.is_dir()]
+    names = [path.name for path in others if not path.is_dir()]
+    listed = [*names[:MOST_NAMED], *folders[:MOST_NAMED]]
+    more = len(names) + len(folders) - len(listed)
+    return ", ".join(listed) + (f" and {more} more" if more else "")
 
 
 def check_places(out: Path, ranges: int, keep_flow: Path | None = None, flow_from: Path | None = None) -> None:
@@ -168,13 +187,20 @@ def check_places(out: Path, ranges: int, keep_flow: Path | None = None, flow_fro
 
 @contextmanager
 def progress_bar(title: str, *, quiet: bool) -> Iterator[ReportProgress]:
-    """A bar with frames, frames a second and time left, on a terminal; silence in a pipe or when `quiet`."""
+    """A bar with frames, frames a second and time left on a terminal, a line a minute elsewhere; `quiet`: silence."""
     if quiet or not sys.stderr.isatty():
-        yield lambda done, total: None
+        from vidtad.cli.ticker import Ticker, watched
+
+        tick = Ticker()
+        yield (lambda done, total: tick(visible(title), done, total)) if watched(quiet=quiet) else _silent
         return
     with _bars() as bar:
         task = bar.add_task(visible(title), total=None)
         yield lambda done, total: bar.update(task, completed=done, total=None if total is None else max(done, total))
+
+
+def _silent(done: int, total: int | None) -> None:
+    """Progress that nobody watches."""
 
 
 def _bars() -> "Bars":
@@ -238,9 +264,17 @@ def run_batch(
 
 @contextmanager
 def batch_bars(total: int, *, quiet: bool) -> Iterator[tuple["Watch", Callable[[Path], None]]]:
-    """On a terminal: how many items are over, and a bar of frames for each worker's current one."""
+    """How many items are over, and a bar of frames for each worker's current one; elsewhere a line a minute."""
     if quiet or not sys.stderr.isatty():
-        yield (lambda worker, path, done, total: None), (lambda path: None)
+        from vidtad.cli.ticker import Ticker, watched
+
+        tick, over = Ticker(), set[Path]()
+
+        def watch_lines(worker: int, path: "Item", done: int, expected: int | None) -> None:
+            if watched(quiet=quiet):
+                tick(visible(path.name), done, expected, f"{len(over)} of {total} done" if total > 1 else "")
+
+        yield watch_lines, over.add
         return
     with _bars() as bar:
         overall = bar.add_task("all", total=total) if total > 1 else None

@@ -26,7 +26,10 @@ def convert(
     to: FormatNames,
     out: Annotated[Path | None, typer.Option(help="Folder or file to write. Default: beside the source.")] = None,
     video: VideoFiles = None,
-    min_score: Annotated[float | None, typer.Option(help="Leave out what scores less.")] = None,
+    min_score: Annotated[
+        float | None, typer.Option(help="Leave out what scores less. Default: what the detector would not show.")
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Leave nothing out, however little it scores.")] = False,
     every: Annotated[
         float | None, typer.Option(min=0.01, help="Of people, only their boxes every so many seconds (AVA: 1).")
     ] = None,
@@ -43,10 +46,12 @@ def convert(
     from vidtad.timeline import check_min_score
 
     check_min_score(min_score)
+    if everything and min_score is not None:
+        raise InputError("--all leaves nothing out: drop it, or --min-score")
     if not source.exists():
         raise InputError(f"{source}: no such file or folder")
     files = find_inputs(video or [], VIDEO_SUFFIXES, "video")
-    written = run(source, to, out, videos=files, min_score=min_score, every_s=every, warn=note)
+    written = run(source, to, out, videos=files, min_score=min_score, everything=everything, every_s=every, warn=note)
     if json:
         print_json({"written": [str(path) for path in written]})
     else:

@@ -18,6 +18,7 @@ from vidtad.cli.common import (
     note,
     parse_rate,
     print_json,
+    print_whole,
     refuse,
     run_batch,
     say,
@@ -74,7 +75,10 @@ def detect(
         ),
     ] = None,
     model: Annotated[str, typer.Option(help="Detector: a name of `vidtad models list`, or a bundle file.")] = "react",
-    out: Annotated[str, typer.Option(help="Folder for the timelines; `-` prints the JSON alone.")] = "timelines",
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder for the timelines; `-` prints the JSON alone. Default: timelines/DETECTOR."),
+    ] = None,
     weights: Annotated[
         str | None, typer.Option(help="Extractor weights instead of the bundle's: file, id or `random`.")
     ] = None,
@@ -132,13 +136,15 @@ def detect(
     default = Path("features")
     if inputs is None and not default.is_dir():
         raise InputError("nothing to detect in: name a video, or run `vidtad extract` first (it fills `features`)")
-    results = Results(Path(out), check_formats(formats, out), as_json=json or out == "-")
+    wanted = check_formats(formats, out)
     rate = parse_rate(fps, "--fps")
     paths = find_inputs(inputs or [default], VIDEO_SUFFIXES | {FEATURE_SUFFIX}, "video or feature file")
     bundle, hint = bundle_for(model, weights)
     if hint:
         note(hint)
-    check_people(bundle, results.formats)
+    check_people(bundle, wanted)
+    earlier = Path("timelines") if out is None else None
+    out = str(Path("timelines") / bundle.name) if out is None else out
     people = people_options(
         bundle,
         given(ctx),
@@ -157,6 +163,7 @@ def detect(
     paths = take_shard(paths, shard)
     job = Job(
         out=None if out == "-" else Path(out),
+        earlier=earlier,
         weights=weights,
         min_score=min_score,
         stride=stride,
@@ -169,6 +176,7 @@ def detect(
     )
     if ranges > 1 and head_of(bundle).feeds != "features":
         raise InputError(f"--ranges divides the features of a video; {bundle.name} has none: leave it out")
+    results = Results(Path(out), wanted, as_json=json or out == "-", several=len(paths) > 1)
     check_places(Path(out), ranges, flow_from=flow_from)
     check_flow(bundle, job, paths)
     setup = make_setup(engine, workers, threads, address, device, ranges)
@@ -180,9 +188,10 @@ def detect(
 class Results:
     """What becomes of finished timelines: other formats, and a table each, or one JSON document in the end."""
 
-    def __init__(self, out: Path, formats: Sequence[str], *, as_json: bool) -> None:
-        self.out, self.formats, self.as_json = out, formats, as_json
+    def __init__(self, out: Path, formats: Sequence[str], *, as_json: bool, several: bool = False) -> None:
+        self.out, self.formats, self.as_json, self.several = out, formats, as_json, several
         self.done: dict[Path, Timeline] = {}
+        self.facts: dict[Path, tuple[str, ...]] = {}
         self.said: set[str] = set()
 
     def __call__(self, path: Path, found: "Detected") -> None:
@@ -204,18 +213,50 @@ class Results:
                 write_formats(timeline, folder, self.formats, times_for(timeline, self.formats))
         if self.as_json:
             self.done[path] = timeline
+        elif self.several:
+            self.facts[path] = batch_row(timeline, found)
         else:
             show(timeline, found.display_score, self.out)
 
     def close(self, paths: Sequence[Path], failed: dict[str, str]) -> None:
         """All are over."""
         if not self.as_json:
+            if self.several:
+                rows = [(str(path), *self.facts.get(path, ("failed", "", "", "", ""))) for path in paths]
+                print_batch(rows, self.out)
             return
         from vidtad.timeline import merge
 
         done = [self.done[path] for path in paths if path in self.done]
         document: dict[str, Any] = merge(done).to_json() if done or failed else {}
         print_json(document | {"failed": failed} if failed else document)
+
+
+def batch_row(timeline: "Timeline", found: "Detected") -> tuple[str, ...]:
+    """What the table of a batch says of one timeline: made or kept, segments, shown, the surest class, seconds."""
+    segments = [s for each in timeline.results.values() for s in each]
+    shown = [s for each in timeline.at_least(found.display_score).results.values() for s in each]
+    best = max(shown, key=lambda s: s.score, default=None)
+    surest = "" if best is None else f"{best.label} at {clock(best.start_s)}"
+    return "kept" if found.kept else "made", str(len(segments)), str(len(shown)), surest, f"{found.seconds:.1f}"
+
+
+def print_batch(rows: "Sequence[tuple[str, ...]]", out: Path) -> None:
+    """The table that ends a batch: a row an input, in their order."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from vidtad.runtime.remote import shown
+
+    table = Table(box=box.SIMPLE)
+    for heading in ("input", "state", "segments", "shown", "surest", "seconds"):
+        numeric = heading in ("segments", "shown", "seconds")
+        table.add_column(heading, justify="right" if numeric else "left", no_wrap=numeric)
+    for row in rows:
+        table.add_row(*(Text(visible(cell)) for cell in row), style="bold" if row[1] == "failed" else None)
+    print_whole(table)
+    say(f"timelines: {shown(out)}")
 
 
 def people_options(bundle: "Bundle", asked: frozenset[str], **options: Any) -> "PeopleOptions | None":
@@ -265,7 +306,7 @@ def parse_scales(text: str | None) -> tuple[int, ...] | None:
     return tuple(map(int, parts))
 
 
-def check_formats(text: str | None, out: str) -> tuple[str, ...]:
+def check_formats(text: str | None, out: str | None) -> tuple[str, ...]:
     """The formats of `--format`. Raises InputError for one that does not exist, or when nothing is written at all."""
     if text is None:
         return ()
@@ -285,9 +326,9 @@ def show(timeline: "Timeline", threshold: float, out: Path | None = None, most: 
     from vidtad.cli.terminal_timeline import render
     from vidtad.runtime.remote import shown
 
-    for name, segments in timeline.results.items():
-        chosen = sorted(sorted(segments, key=lambda s: -s.score)[:most], key=lambda s: s.start_s)
-        chosen = [s for s in chosen if s.score >= threshold]
+    for name, above in timeline.at_least(threshold).results.items():
+        segments = timeline.results[name]
+        chosen = sorted(sorted(above, key=lambda s: -s.score)[:most], key=lambda s: s.start_s)
         people = timeline.people.get(name)
         table = Table(box=box.SIMPLE, title=Text(visible(name)), title_justify="left")
         for heading in (*(("person",) if people is not None else ()), "start", "end", "action", "score"):

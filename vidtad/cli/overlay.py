@@ -27,6 +27,12 @@ Videos = Annotated[
 ]
 
 
+MinScore = Annotated[
+    float | None, typer.Option(help="Leave out what scores less. Default: what the detector would not show.")
+]
+All = Annotated[bool, typer.Option("--all", help="Leave nothing out, however little it scores.")]
+
+
 def overlay(
     timeline: Source,
     video: Videos = None,
@@ -34,7 +40,8 @@ def overlay(
         Path | None,
         typer.Option(help="File to write (.mp4, .mov, .mkv), or a folder. Default: NAME.annotated.mp4 beside it."),
     ] = None,
-    min_score: Annotated[float, typer.Option(help="Leave out what scores less.")] = 0.3,
+    min_score: MinScore = None,
+    everything: All = False,
     quiet: Quiet = False,
     json: AsJson = False,
 ) -> None:
@@ -43,16 +50,16 @@ def overlay(
     Example: vidtad overlay timelines/match.json --video match.mp4 --out annotated.mp4
     """
     from vidtad.render.overlay import burn
-    from vidtad.timeline import check_min_score
 
-    check_min_score(min_score)
+    _check(min_score, everything)
     whole, files = _located(timeline, video)
+    least = _least(whole, min_score, everything)
     done: list[dict[str, object]] = []
 
     def one(name: str) -> None:
         target = _target(timeline, out, name, len(files))
         with progress_bar(name, quiet=quiet or json) as progress:
-            frames = burn(whole, name, files[name], target, min_score=min_score, progress=progress)
+            frames = burn(whole, name, files[name], target, min_score=least, progress=progress)
         done.append({"video": name, "written": str(target), "frames": frames})
         if not json:
             say(str(target))
@@ -67,7 +74,8 @@ def clips(
     timeline: Source,
     video: Videos = None,
     out: Annotated[Path, typer.Option(help="Folder for the clips.")] = Path("clips"),
-    min_score: Annotated[float, typer.Option(help="Leave out what scores less.")] = 0.5,
+    min_score: MinScore = None,
+    everything: All = False,
     exact: Annotated[
         bool, typer.Option("--exact", help="Encode anew, so that each clip ends at the very frame in any player.")
     ] = False,
@@ -78,16 +86,16 @@ def clips(
     Example: vidtad clips timelines/match.json --video match.mp4 --min-score 0.5 --out clips
     """
     from vidtad.render.cut import cut
-    from vidtad.timeline import check_min_score
 
-    check_min_score(min_score)
+    _check(min_score, everything)
     whole, files = _located(timeline, video)
+    least = _least(whole, min_score, everything)
     done: list[dict[str, object]] = []
-    chosen = {name: sum(s.score >= min_score for s in whole.results.get(name, ())) for name in files}
+    chosen = {name: len(found) for name, found in whole.at_least(least).results.items() if name in files}
 
     def one(name: str) -> None:
-        found = cut(whole, name, files[name], out, min_score=min_score, exact=exact)
-        if late := chosen[name] - len(found):
+        found = cut(whole, name, files[name], out, min_score=least, exact=exact)
+        if late := chosen.get(name, 0) - len(found):
             note(f"{name}: {late} segment{'s' * (late > 1)} without a frame in the video: no clip")
         for clip in found:
             s = clip.segment
@@ -100,8 +108,26 @@ def clips(
     if json:
         print_json({"clips": done, "failed": failed})
     elif not any(chosen.values()) and not failed:
-        note(f"no segment scores {min_score:g} or more: no clip was cut; try a lower --min-score")
+        note(f"no segment scores {least:g} or more: no clip was cut; try --all, or a lower --min-score")
     finish_batch(len(files), failed)
+
+
+def _check(min_score: float | None, everything: bool) -> None:
+    """Raise InputError for a score that is none, and for options that do not go together."""
+    from vidtad.errors import InputError
+    from vidtad.timeline import check_min_score
+
+    check_min_score(min_score)
+    if everything and min_score is not None:
+        raise InputError("--all leaves nothing out: drop it, or --min-score")
+
+
+def _least(timeline: "Timeline", min_score: float | None, everything: bool) -> float:
+    """Score from which segments count."""
+    if timeline.detector.get("demonstration"):
+        note("this is a demonstration detector's timeline: it knows generated classes only")
+    usual = 0.0 if everything or timeline.display_score is None else timeline.display_score
+    return usual if min_score is None else min_score
 
 
 def _each(names: list[str], work: Callable[[str], None]) -> dict[str, str]:

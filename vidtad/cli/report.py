@@ -28,9 +28,11 @@ def report(
     embed: Annotated[bool, typer.Option("--embed", help="Put the video into the page instead of linking it.")] = False,
     json: AsJson = False,
 ) -> None:
-    """Make one self-contained HTML file: player, zoomable timeline, boxes over the video, score filter, export.
+    """Make one HTML file: player, zoomable timeline, boxes over the video, score filter, export.
 
-    A folder of timelines gives a page each and an index. The pages open from disk without a network.
+    The video is linked, or put into the page with --embed. A folder of timelines gives a page each and an index. The
+    pages open from disk without a network. Segments show from the detector's display threshold on; the page's filter
+    shows the others.
 
     Example: vidtad report timelines/match.json --video match.mp4 --out report.html
     """

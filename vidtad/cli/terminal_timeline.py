@@ -29,7 +29,7 @@ def render(timeline: "Timeline", width: int, threshold: float, *, ascii_only: bo
     lines: list[Text] = []
     for video, info in timeline.videos.items():
         name = visible(video)
-        found = [s for s in timeline.results.get(video, ()) if s.score >= threshold]
+        found = list(timeline.at_least(threshold).results.get(video, ()))
         length = max([info.duration_s, *(s.end_s for s in found)])
         lanes = _lanes(found)
         if not lanes or length <= 0:

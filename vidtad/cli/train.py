@@ -267,9 +267,12 @@ def other_labels_told(annotations: Path, model: str, people: bool) -> Iterator[N
 
 @contextmanager
 def training_bar(*, quiet: bool) -> Iterator[Show]:
-    """A bar with the stage, the loss and the time left on a terminal; silence in a pipe or when `quiet`."""
+    """A bar with the stage, the loss and the time left on a terminal; a line a minute elsewhere."""
     if quiet or not sys.stderr.isatty():
-        yield lambda stage, done, total, detail: None
+        from vidtad.cli.ticker import Ticker, watched
+
+        tick = Ticker()
+        yield tick if watched(quiet=quiet) else (lambda stage, done, total, detail: None)
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

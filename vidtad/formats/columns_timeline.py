@@ -62,7 +62,7 @@ def write_thumos(timeline: Timeline) -> dict[str, str]:
 
 def read(text: str, videos: Videos, path: Path) -> Timeline:
     """Predictions of every layout that `vidtad evaluate` reads, else annotations (score 1). Raises InputError."""
-    if first_row(text) == [*CSV_COLUMNS, "track"]:
+    if {*CSV_COLUMNS, "track"} <= set(first_row(text)):
         return _own_csv(text, videos)
     table: Predictions | Annotations
     scores: list[float]

@@ -124,22 +124,6 @@ def only(timeline: Timeline, video: str) -> Timeline:
     )
 
 
-def above(timeline: Timeline, min_score: float) -> Timeline:
-    """The segments and the actions of persons that score at least `min_score`; boxes stay."""
-    return Timeline(
-        {name: tuple(s for s in found if s.score >= min_score) for name, found in timeline.results.items()},
-        timeline.videos,
-        timeline.detector,
-        {
-            name: tuple(
-                PersonBox(p.time_s, p.track, p.box, p.box_score, tuple(a for a in p.actions if a[1] >= min_score))
-                for p in found
-            )
-            for name, found in timeline.people.items()
-        },
-    )
-
-
 def packed(segments: Iterable[Segment]) -> list[list[Segment]]:
     """The segments in as few rows as possible without overlap inside a row, each row in order of time."""
     rows: list[list[Segment]] = []

@@ -92,7 +92,14 @@ def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
     names = (text, *_preferred(text))
     hosted = next((id for id in names if id in detectors and CHECKPOINTS[id].url), None)
     if hosted is not None and text not in _builtins():
-        return load_bundle(_fetched(hosted, text)), None
+        try:
+            return load_bundle(fetch_detector(hosted)), None
+        except RunError as error:
+            path = _builtin_path(text)
+            if path is None or text == hosted:
+                raise
+            bundle = load_bundle(path)
+            return bundle, f"{error}; {_demonstration_notice(text, bundle)}"
     path = _builtin_path(text)
     if path is not None:
         bundle = load_bundle(path)
@@ -106,17 +113,6 @@ def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
         raise InputError(f"{text} is a {checkpoint.task} checkpoint of {checkpoint.network}, not a detector bundle")
     names_here = [*_bundles(), *_builtins(), *HEADS, *detectors]
     raise InputError(unknown("detector", text, names_here, "see `vidtad models list`"))
-
-
-def _fetched(hosted: str, name: str) -> Path:
-    try:
-        return fetch_detector(hosted)
-    except RunError as error:
-        builtin = _builtin_path(name)
-        if builtin is None:
-            raise
-        hint = f"; `{builtin.stem}` is built in, a demonstration that knows generated classes only"
-        raise RunError(f"{error}{hint}") from error
 
 
 def bundle_path(name: str) -> Path | None:

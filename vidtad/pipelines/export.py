@@ -12,11 +12,14 @@ from vidtad.formats.document import read_text
 from vidtad.formats.interchange import FORMATS, parse_names, read_any, write_formats, write_one
 from vidtad.formats.people import linked, sampled, segments_of
 from vidtad.formats.person_labels import read_person_labels
-from vidtad.formats.shared import above, labels_of
+from vidtad.formats.shared import labels_of
 from vidtad.formats.tables import Annotations
 from vidtad.runtime.names import composed
 from vidtad.timeline import PersonBox, Timeline, merge
 from vidtad.video import VideoInfo, open_video, probe
+
+LEVELS_UP = 4
+"""Folders above a timeline in which its video is looked for."""
 
 
 def read_all(path: Path, videos: Mapping[str, VideoInfo] | None = None, *, every_s: float | None = None) -> Timeline:
@@ -95,14 +98,16 @@ def convert(
     *,
     videos: Sequence[Path] = (),
     min_score: float | None = None,
+    everything: bool = False,
     every_s: float | None = None,
     warn: Callable[[str], None] = lambda sentence: None,
 ) -> list[Path]:
     """Write `source` (a file of any known format, or a folder of timelines) in other formats; returns the files.
 
     `out` is a folder, or with one format a file; beside the source by default. `videos`: files that tell frame
-    rates and sizes. `every_s`: see `read_all`. `warn` is told what a reader found and did not take. Raises InputError
-    for what cannot be read or expressed, RunError for a failed write.
+    rates and sizes. Segments count from `min_score` on, by default from the display threshold of the timeline's
+    detector; with `everything` all. `every_s`: see `read_all`. `warn` is told what a reader found and did not take.
+    Raises InputError for what cannot be read or expressed, RunError for a failed write.
     """
     wanted = parse_names(names)
     if not wanted:
@@ -113,8 +118,7 @@ def convert(
             warn(f"{source}: {sentence}")
     if videos:
         timeline = with_videos(timeline, videos)
-    if min_score is not None:
-        timeline = above(timeline, min_score)
+    timeline = timeline.at_least(timeline.display_score if min_score is None and not everything else min_score)
     times = times_for(timeline, wanted)
     if out is not None and out.suffix and not out.is_dir():
         if len(wanted) > 1:
@@ -125,19 +129,23 @@ def convert(
 
 
 def locate(timeline: Timeline, files: Sequence[Path], near: Path) -> dict[str, Path]:
-    """{id: video file}: of those given (a single one goes with a single video), else where the timeline says, seen
-    from here or from the timeline's folder. Raises InputError when a file was given and fits no video.
+    """{id: video file}: of those given (a single one goes with a single video), else where the timeline says.
+
+    Its path is looked up from here, from the timeline's folder and from those above it, then the file's name alone.
+    Raises InputError when a file was given and fits no video.
     """
     if len(files) == 1 and len(timeline.videos) == 1:
         return {next(iter(timeline.videos)): files[0]}
     given = by_name(files, timeline)
     if files and not given:
         raise InputError(f"{files[0]}: the timeline is of {', '.join(list(timeline.videos)[:3])}, not of this video")
-    folder = near if near.is_dir() else near.parent
+    folder = (near if near.is_dir() else near.parent).resolve()
+    around = [Path(), folder, *folder.parents[:LEVELS_UP]]
     found = {}
     for name, info in timeline.videos.items():
         stated = Path(info.path)
-        candidates = [stated, folder / stated, folder / stated.name] if info.path else []
+        candidates = [*(place / stated for place in around), *(place / stated.name for place in around)]
+        candidates = candidates if info.path else []
         usable = [path for path in candidates if not is_array(path) and path.is_file()]
         if name in given or usable:
             found[name] = given.get(name) or usable[0]
@@ -217,6 +225,6 @@ def report(
         out,
         clips={name: Clip(path, embed) for name, path in clips.items()},
         truth=None if truth is None else read_truth(truth, timeline, label_map),
-        threshold=threshold,
+        threshold=timeline.display_score if threshold is None else threshold,
     )
     return written, [name for name in timeline.videos if name not in clips]

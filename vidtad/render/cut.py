@@ -45,7 +45,7 @@ def cut(
     write.
     """
     source = Path(source)
-    found = sorted((s for s in timeline.results.get(name, ()) if s.score >= min_score), key=lambda s: s.start_s)
+    found = sorted(timeline.at_least(min_score).results.get(name, ()), key=lambda s: s.start_s)
     promise = examine(source)
     plan = read_plan(source, promise)
     scissors = _Scissors(source, promise, plan, exact)

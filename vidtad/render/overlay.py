@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MOST_LABELS = 6
+DEMONSTRATION = "demonstration detector: generated classes only"
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 
 
@@ -47,16 +48,15 @@ class Script:
     """What to draw when: looks a time up in a timeline of one video."""
 
     def __init__(self, timeline: Timeline, name: str, min_score: float = 0.0) -> None:
-        found = timeline.results.get(name, ())
+        found = timeline.at_least(min_score).results.get(name, ())
+        self.remark = DEMONSTRATION if timeline.detector.get("demonstration") else ""
         people = timeline.people.get(name, ())
         self.min_score = min_score
         self.tracks = by_track(people)
         self.times = {track: [box.time_s for box in boxes] for track, boxes in self.tracks.items()}
         self.step = keyframe_step(p.time_s for p in people)
         # A person's actions are drawn at the box, so the segments of followed persons need no label of their own.
-        self.segments: list[Segment] = sorted(
-            (s for s in found if s.score >= min_score and s.track not in self.tracks), key=lambda s: s.start_s
-        )
+        self.segments: list[Segment] = sorted((s for s in found if s.track not in self.tracks), key=lambda s: s.start_s)
         self.longest = max((s.end_s - s.start_s for s in self.segments), default=0.0)
         self.starts = [s.start_s for s in self.segments]
 
@@ -167,6 +167,8 @@ class Canvas:
             picture[height - self.bar :] = self.strip
             x = max(0, min(width - 2, int(time_s / self.duration_s * width)))
             picture[height - self.bar :, x : x + 2] = 255
+        if self.script.remark:
+            self._text(picture, self.script.remark, (self.line // 3, height - self.bar - self.line), (200, 200, 200))
         return picture
 
     def _text(self, picture: np.ndarray, text: str, corner: tuple[int, int], colour: tuple[int, int, int]) -> None:

@@ -17,9 +17,11 @@ from typing import Any, BinaryIO, cast
 
 from vidtad.errors import InputError, RunError
 
-VIDEO_SUFFIXES = frozenset(
-    ".3gp .asf .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
-)
+_SUFFIXES = """
+.3gp .264 .265 .asf .avi .dv .f4v .flv .gif .h264 .h265 .hevc .insv .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpeg
+.mpg .mts .mxf .ogv .qt .ts .vob .webm .wmv .y4m
+"""
+VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
 """What a folder is searched for; a video given by name may be called anything."""
 
 

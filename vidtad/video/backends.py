@@ -21,7 +21,7 @@ from vidtad.video.header import Promise
 from vidtad.video.plan import read_plan
 from vidtad.video.pyav import AvPicture, PyavDecoder
 from vidtad.video.scale import Scaler
-from vidtad.video.shown import SDR, dynamic_range
+from vidtad.video.shown import SDR, opencv_converts
 from vidtad.video.types import Damage, Decoded, Decoder
 
 TORCHCODEC_CHUNK = 8
@@ -159,7 +159,7 @@ class OpencvDecoder(PlannedDecoder):
         """Why it must not be trusted with a frame (PyAV's), or ''. A broadcast may change in the middle."""
         if frame.interlaced_frame:
             return "interlaced pictures come out as rubbish"
-        return "HDR comes out tone-mapped, as by no other decoder" if dynamic_range(frame) != SDR else ""
+        return "its wide colours come out converted, as by no other decoder" if opencv_converts(frame) else ""
 
     def pictures(self) -> Iterator[np.ndarray]:
         """Upright RGB pictures (H, W, 3) uint8 in presentation order."""

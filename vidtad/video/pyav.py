@@ -56,7 +56,9 @@ class PyavDecoder:
         self._step = 1
         self._sent: list[int | None] | None = []
         self.damage = Damage()
-        self._shown: Orientation | None = None
+        # Of the whole film: the bitstream may say it on its first frame alone, which is far from where a seek lands.
+        info = None if promise is None else promise.info
+        self._shown = None if info is None else Orientation(info.rotation // 90, info.mirrored)
         self._scaler = Scaler()
         self._peeked: Iterator[Decoded] | None = None
         self._pending: list[int] = []

@@ -10,6 +10,8 @@ import numpy as np
 TRANSFERS = {16: "pq", 18: "hlg"}
 BT2020 = 9
 SDR = "sdr"
+# Film, BT.2020, SMPTE 431 and 432 (P3): OpenCV 5.0 converts these on reading, and no other decoder does.
+CONVERTED_PRIMARIES = frozenset({8, 9, 11, 12})
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ def orientation_of(frame: Any) -> Orientation:
     else:
         turns = 1 if b < 0 else 3
     return Orientation(turns, mirrored)
+
+
+def opencv_converts(frame: Any) -> bool:
+    """Whether OpenCV changes the colours of a frame (PyAV) on reading: HDR and wide colours."""
+    return dynamic_range(frame) != SDR or int(getattr(frame, "color_primaries", 0) or 0) in CONVERTED_PRIMARIES
 
 
 def dynamic_range(frame: Any) -> str:

@@ -1,6 +1,7 @@
 """What a batch does to each of its inputs: small descriptions that travel to worker processes and load there."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from vidtad.pipelines.batches.local import Item, Part, ReportProgress, Work
 from vidtad.pipelines.batches.pooling import Together
 from vidtad.pipelines.batches.staging import Outputs, fetched, forget_away, is_away, making, with_copies
 from vidtad.pipelines.detect.dispatch import bundle_for, worker_for
-from vidtad.pipelines.detect.worker import Job, TemporalWorker
+from vidtad.pipelines.detect.worker import Job, TemporalWorker, Worker
 from vidtad.pipelines.extract.extraction import (
     Decoding,
     Extracted,
@@ -173,6 +174,16 @@ class Detected:
 
     timeline: Timeline
     display_score: float
+    seconds: float = 0.0
+    kept: bool = False
+    """Whether a finished timeline was there."""
+
+
+def timed(worker: Worker, make: Callable[[], Timeline]) -> Detected:
+    """What `make` gives, which calls the worker, and how long that took."""
+    begun = time.monotonic()
+    timeline = make()
+    return Detected(timeline, worker.display_score, time.monotonic() - begun, worker.kept)
 
 
 @dataclass(frozen=True)
@@ -211,7 +222,7 @@ class DetectTask:
                         worker.part(path, (item.number, item.parts), progress)
                 return None
             if not is_away(item, outputs):
-                return Detected(worker(item, progress), worker.display_score)
+                return timed(worker, lambda: worker(item, progress))
 
             def here(path: Path, out: Path | None) -> Any:
                 worker.job = replace(job, out=out)

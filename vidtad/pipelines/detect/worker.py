@@ -1,8 +1,9 @@
 """One input (video or feature file) to one timeline on disk; the unit of work of `vidtad detect`."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ class Job:
     overwrite: bool = False
     precision: str = "auto"
     flow_from: Path | None = None
+    earlier: Path | None = None
+    """Folder where earlier versions put timelines: a finished one of this making is moved to `out` from there."""
 
     def __post_init__(self) -> None:
         check_min_score(self.min_score)
@@ -74,6 +77,7 @@ class Worker(ABC):
     def __init__(self, bundle: Bundle, job: Job, device: str = "cpu"):
         check_flow(bundle, job)
         self.bundle, self.job, self.device = bundle, job, device
+        self.kept = False
 
     @property
     @abstractmethod
@@ -106,16 +110,43 @@ class Worker(ABC):
 
         Raises InputError for another one in its place, which is never overwritten.
         """
+        self.kept = False
         if self.job.out is None:
-            return make()
+            return self._marked(make())
         target = self.job.out / f"{video_of(path)}.json"
+        if not target.exists() and self.job.earlier is not None and not self.job.overwrite:
+            _brought(self.job.earlier / target.name, target, identity)
         timeline = _finished(target, identity) if target.exists() and not self.job.overwrite else None
+        self.kept = timeline is not None
         if timeline is None:
-            timeline = make()
+            timeline = self._marked(make())
             write_timeline_json(timeline, target)
         write_timeline_csv(timeline, target.with_suffix(".csv"))
         still_there([target])
         return timeline
+
+    def _marked(self, timeline: Timeline) -> Timeline:
+        """With the score from which its segments are worth showing: what `report` and `convert` begin at."""
+        return replace(timeline, detector={**timeline.detector, "display_score": self.display_score})
+
+
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two descriptions of a detector say the same, but for warnings and what is worth showing."""
+    passed = {"warnings": 0, "display_score": 0}
+    return {**one, **passed} == {**other, **passed}
+
+
+def _brought(old: Path, target: Path, identity: Mapping[str, Any]) -> None:
+    """Move a finished timeline of this making, and its CSV, from where earlier versions put it."""
+    try:
+        if not old.is_file() or not _same(read_timeline(old).detector, identity):
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(old, target)
+        if old.with_suffix(".csv").is_file():
+            os.replace(old.with_suffix(".csv"), target.with_suffix(".csv"))
+    except (InputError, OSError):
+        return
 
 
 def _finished(target: Path, identity: Mapping[str, Any]) -> Timeline:
@@ -123,7 +154,7 @@ def _finished(target: Path, identity: Mapping[str, Any]) -> Timeline:
         timeline = read_timeline(target)
     except InputError:
         timeline = None
-    if timeline is None or {**timeline.detector, "warnings": 0} != {**identity, "warnings": 0}:
+    if timeline is None or not _same(timeline.detector, identity):
         raise InputError(
             f"{target}: exists and was made from another input or with other settings; "
             "pass --overwrite to replace it, or another --out"
