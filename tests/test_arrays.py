@@ -168,3 +168,39 @@ def test_hdf5_files_with_wrong_bytes_are_one_sentence_or_read(tmp_path: Path, se
             load_features(path, ASSUMED)
     except InputError as error:
         assert "\n" not in str(error)
+
+
+def test_fill_values_that_a_file_does_not_hold_are_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("hollow", shape=(1 << 15, 1 << 14), dtype="f4", chunks=True)
+        file["sound"] = VALUES
+    assert (tmp_path / "a.h5").stat().st_size < 1 << 16
+    with pytest.raises(InputError, match=r"announces 2048 MiB of features and holds \d+ KiB"):
+        read_rows(tmp_path / "a.h5" / "hollow")
+    assert read_rows(tmp_path / "a.h5" / "sound").shape == VALUES.shape
+
+
+def test_archives_whose_arrays_share_a_name_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name in ("feats", "feats.npy"):
+            with archive.open(name, "w") as entry:
+                np.lib.format.write_array(entry, VALUES)
+    with pytest.raises(InputError, match="two of its arrays have one name"):
+        read_rows(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("name", ["..", "CON", "nul.x", "a" * 300, "a\nb", "a:b"])
+def test_names_that_no_result_can_have_are_refused_before_any_work(name: str, tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    try:
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file[name] = VALUES
+            there = list(file)
+    except ValueError:
+        return  # HDF5 itself has no such name
+    if there != [name]:
+        return  # HDF5 took it for a path
+    with pytest.raises(InputError, match="no result can be named like its array") as error:
+        arrays_in(tmp_path / "a.h5")
+    assert "\n" not in str(error.value)

@@ -13,13 +13,16 @@ import numpy as np
 
 from vidtad.errors import InputError, VidtadError
 from vidtad.formats.document import is_decimal
-from vidtad.runtime.names import composed
+from vidtad.runtime.names import composed, unfit
 
 HDF5 = (".h5", ".hdf5")
 GROUPS = ((".npy",), (".npz",), HDF5, (".csv",))
 SUFFIXES = frozenset(suffix for group in GROUPS for suffix in group)
 LARGEST = 1 << 32
 """Bytes up to which an array is read whole, or believed to be as long as its file says."""
+UNQUESTIONED = 32 << 20
+MOST_PACKED = 50
+"""Bytes of an array that no questions are asked about, and how many times its stored size a larger one may have."""
 
 
 def file_of(path: Path) -> Path:
@@ -46,7 +49,10 @@ def arrays_in(path: Path) -> list[Path]:
     if path.suffix.lower() not in HDF5 or not path.is_file():
         return [path]
     with _hdf5(path) as file:
-        names = sorted(name for name in file if Path(name).name == name and _own(file, name) is not None)
+        names = sorted(name for name in file if _own(file, name) is not None)
+    for name in names:
+        if why := unfit(name):
+            raise InputError(f"{path}: no result can be named like its array {name[:60]!r}: {why}; rename the array")
     if not names:
         raise InputError(f"{path}: holds no arrays (expected one a video, under its name)")
     return [path / name for name in names]
@@ -114,12 +120,16 @@ def _read(path: Path) -> Any:
 def _from_npz(path: Path) -> np.ndarray:
     """The array called `feats`, as EPIC-Kitchens' are, or the only one."""
     with zipfile.ZipFile(path) as archive:
-        entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+        listed = archive.infolist()
+    entries = {entry.filename.removesuffix(".npy"): entry for entry in listed}
+    if len(entries) < len(listed):
+        raise InputError(f"{path}: two of its arrays have one name; which is meant cannot be told")
     name = "feats" if "feats" in entries or len(entries) != 1 else next(iter(entries))
     if name not in entries:
         raise InputError(f"{path}: holds {', '.join(list(entries)[:5]) or 'nothing'}, and no array called feats")
     if entries[name].file_size > LARGEST:
         raise InputError(f"{path}: unpacks to more than {LARGEST >> 30} GiB")
+    _refuse_hollow(path, entries[name].file_size, entries[name].compress_size)
     with np.load(path, allow_pickle=False) as held:
         return held[name]
 
@@ -164,6 +174,14 @@ def _dataset(path: Path, file: Any) -> Any:
     found = _own(file, path.name)
     if found is None:
         raise InputError(f"{path}: there is no array of this name in {path.parent.name}")
-    if found.size and found.size * found.dtype.itemsize > LARGEST:
+    size = int(found.size or 0) * found.dtype.itemsize
+    if size > LARGEST:
         raise InputError(f"{path}: more than {LARGEST >> 30} GiB")
+    _refuse_hollow(path, size, int(found.id.get_storage_size()))
     return found
+
+
+def _refuse_hollow(path: Path, size: int, stored: int) -> None:
+    """Raise InputError for an array of which the file holds next to nothing: fill values, or a packed bomb."""
+    if size > UNQUESTIONED and size > MOST_PACKED * stored:
+        raise InputError(f"{path}: announces {size >> 20} MiB of features and holds {stored >> 10} KiB; get it again")

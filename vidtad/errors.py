@@ -5,9 +5,14 @@ A message is one sentence that names the thing (path, option, class), what is wr
 
 from collections.abc import Iterable
 
+from vidtad.secrecy import masked
+
 
 class VidtadError(Exception):
-    """Base of every error whose message is meant for the user."""
+    """Base of every error whose message is meant for the user; passwords in addresses are masked in it."""
+
+    def __str__(self) -> str:
+        return masked(super().__str__())
 
 
 class InputError(VidtadError):

@@ -6,8 +6,10 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+import torch
 
 from vidtad.errors import InputError, RunError
 from vidtad.hub import download as downloads
@@ -32,6 +34,7 @@ class Served:
     announce: int | None = None
     requests: list[str | None] = field(default_factory=list)
     hold: threading.Event | None = None
+    says_length: bool = True
     url: str = ""
 
 
@@ -61,7 +64,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(served.body) - 1}/{len(served.body)}")
-        self.send_header("Content-Length", str(served.announce or len(body)))
+        if served.says_length:
+            self.send_header("Content-Length", str(served.announce or len(body)))
         self.send_header("Content-Type", served.content_type)
         if served.etag:
             self.send_header("ETag", served.etag)
@@ -331,3 +335,20 @@ def test_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_dir() == tmp_path / ".cache" / "vidtad"
+
+
+def weights_file(path: Path) -> bytes:
+    torch.save({"state_dict": {"a": torch.arange(2000.0)}}, path)
+    return path.read_bytes()
+
+
+def test_a_file_of_unknown_length_must_read_as_weights(served, tmp_path):
+    whole = weights_file(tmp_path / "w.pth")
+    served.says_length = False
+    unhashed = checkpoint(served, sha256=None, layout="torch")
+    served.body = whole[: len(whole) // 2]
+    with pytest.raises(RunError, match=r"does not read as weights .*may be cut off and was not kept"):
+        fetch(unhashed)
+    assert not checkpoint_path(unhashed).exists() and not list(checkpoint_path(unhashed).parent.glob("*.part*"))
+    served.body = whole
+    assert fetch(unhashed).read_bytes() == whole

@@ -10,9 +10,10 @@ import pytest
 from tests.clips import numbered_frames, write_clip
 from vidtad.errors import RunError
 from vidtad.features import load_features, save_features
+from vidtad.heads.catalogue import builtin_bundle
 from vidtad.pipelines.detect import motion
 from vidtad.pipelines.detect import worker as timelines
-from vidtad.pipelines.detect.motion import MotionWorker, motion_bundle
+from vidtad.pipelines.detect.motion import MotionWorker
 from vidtad.pipelines.detect.worker import Job
 from vidtad.pipelines.extract import extraction
 from vidtad.pipelines.extract.extraction import Decoding, Scratch, extract_file, load_extractor, provenance_of
@@ -177,7 +178,7 @@ def test_detection_of_motion_in_a_video_that_changes(clip: Path, tmp_path: Path,
 
     monkeypatch.setattr(motion, "steps", late)
     with pytest.raises(Changed):
-        MotionWorker(motion_bundle(), Job(tmp_path / "out"))(clip)
+        MotionWorker(builtin_bundle("motion"), Job(tmp_path / "out"))(clip)
     assert not (tmp_path / "out").exists()
 
 
@@ -190,7 +191,7 @@ def test_a_timeline_is_there_when_its_table_is(clip: Path, tmp_path: Path, monke
 
     monkeypatch.setattr(timelines, "write_timeline_csv", late)
     with pytest.raises(RunError, match="was written and is gone"):
-        MotionWorker(motion_bundle(), Job(out))(clip)
+        MotionWorker(builtin_bundle("motion"), Job(out))(clip)
 
 
 def test_rows_of_an_array_that_changes(clip: Path, tmp_path: Path, extractor) -> None:

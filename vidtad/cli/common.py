@@ -15,6 +15,7 @@ import typer
 from vidtad.errors import InputError, RunError, VidtadError
 from vidtad.runtime.files import VIDEO_SUFFIXES as VIDEO_SUFFIXES
 from vidtad.runtime.files import fraction_of
+from vidtad.secrecy import masked
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vidtad.evaluation.tables import Table
     from vidtad.pipelines.batches.local import Item, Setup, Task, Watch
 
+_BREAK = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 FEATURE_SUFFIX = ".npy"
 
@@ -33,8 +35,11 @@ ReportProgress = Callable[[int, "int | None"], None]
 
 
 def visible(text: object) -> str:
-    """Text for a terminal: control characters of names and labels, which could rewrite what it shows, as `\\x1b`."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", str(text))
+    """Text for a terminal: control characters of names and labels, which could rewrite what it shows, as `\\x1b`.
+
+    Passwords and signatures in addresses are masked.
+    """
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", masked(str(text)))
 
 
 def say(text: object, *, err: bool = False) -> None:
@@ -44,13 +49,13 @@ def say(text: object, *, err: bool = False) -> None:
 
 def note(sentence: str) -> None:
     """One line for the user, beside the results."""
-    say(f"vidtad: {sentence}", err=True)
+    say(f"vidtad: {_BREAK.sub(' ', sentence)}", err=True)
 
 
 def print_json(document: Any) -> None:
     """The one JSON document of a `--json` run."""
     plain = "utf" not in (sys.stdout.encoding or "").lower()
-    typer.echo(json.dumps(document, ensure_ascii=plain, allow_nan=False, indent=1))
+    typer.echo(masked(json.dumps(document, ensure_ascii=plain, allow_nan=False, indent=1)))
 
 
 def console() -> "Console":

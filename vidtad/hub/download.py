@@ -119,7 +119,7 @@ def _download(checkpoint: Checkpoint, path: Path, progress: ReportProgress) -> P
     part = path.with_name(path.name + ".part")
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            digest = _transfer(checkpoint, part, progress)
+            digest, whole = _transfer(checkpoint, part, progress)
             break
         except _Interrupted as error:
             if attempt == ATTEMPTS:
@@ -131,6 +131,8 @@ def _download(checkpoint: Checkpoint, path: Path, progress: ReportProgress) -> P
             f"{checkpoint.url}: what came is not the published file (SHA-256 {digest[:16]}, expected "
             f"{checkpoint.sha256}) and was not kept; {_by_hand(checkpoint)}"
         )
+    if not whole and not checkpoint.sha256 and not checkpoint.md5:
+        _check_whole(checkpoint, part)
     write_text(record_path(path), digest + "\n")
     try:
         os.replace(part, path)
@@ -140,8 +142,27 @@ def _download(checkpoint: Checkpoint, path: Path, progress: ReportProgress) -> P
     return path
 
 
-def _transfer(checkpoint: Checkpoint, part: Path, progress: ReportProgress) -> str:
-    """Bring `part` to its full length and return its SHA-256. Raises _Interrupted or RunError."""
+def _check_whole(checkpoint: Checkpoint, part: Path) -> None:
+    """Raise RunError unless a file of unknown length and without a published hash reads as what it should be."""
+    from vidtad.hub.reading import LAYOUTS, read_checkpoint
+
+    if checkpoint.layout in LAYOUTS:
+        try:
+            read_checkpoint(part)
+            return
+        except InputError as error:
+            reason = f"what came does not read as weights ({error})"
+    else:
+        reason = "the server did not say how long the file is, and no hash of it is published"
+    _forget(part)
+    raise RunError(f"{checkpoint.url}: {reason}, so it may be cut off and was not kept; {_by_hand(checkpoint)}")
+
+
+def _transfer(checkpoint: Checkpoint, part: Path, progress: ReportProgress) -> tuple[str, bool]:
+    """Bring `part` to its full length: its SHA-256, and whether the server had said that length.
+
+    Raises _Interrupted or RunError.
+    """
     assert checkpoint.url is not None
     have, validator = _resumable(part, known=checkpoint.sha256 is not None, url=checkpoint.url)
     headers = {"User-Agent": "vidtad", "Accept-Encoding": "identity"}
@@ -166,7 +187,9 @@ def _transfer(checkpoint: Checkpoint, part: Path, progress: ReportProgress) -> s
         raise _Interrupted(f"cannot be reached ({str(reason) or type(reason).__name__})") from error
 
 
-def _receive(checkpoint: Checkpoint, response: Any, part: Path, have: int, progress: ReportProgress) -> str:
+def _receive(
+    checkpoint: Checkpoint, response: Any, part: Path, have: int, progress: ReportProgress
+) -> tuple[str, bool]:
     if "text/html" in response.headers.get("Content-Type", ""):
         raise RunError(f"{checkpoint.url}: a web page came instead of the file; {_by_hand(checkpoint)}")
     if have and (response.status != 206 or not _starts_at(response, have)):
@@ -196,7 +219,7 @@ def _receive(checkpoint: Checkpoint, response: Any, part: Path, have: int, progr
         raise RunError(f"{part}: cannot be written ({error.strerror or error}); free space, then try again") from error
     if total is not None and done < total:
         raise _Interrupted(f"cut off after {done} of {total} bytes")
-    return digest.hexdigest()
+    return digest.hexdigest(), total is not None
 
 
 def _read(response: Any) -> bytes:

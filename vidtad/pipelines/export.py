@@ -14,6 +14,7 @@ from vidtad.formats.people import linked, sampled, segments_of
 from vidtad.formats.person_labels import read_person_labels
 from vidtad.formats.shared import labels_of
 from vidtad.formats.tables import Annotations
+from vidtad.runtime.files import is_file
 from vidtad.runtime.names import composed
 from vidtad.timeline import PersonBox, Timeline, merge
 from vidtad.video import VideoInfo, open_video, probe
@@ -146,7 +147,7 @@ def locate(timeline: Timeline, files: Sequence[Path], near: Path) -> dict[str, P
         stated = Path(info.path)
         candidates = [*(place / stated for place in around), *(place / stated.name for place in around)]
         candidates = candidates if info.path else []
-        usable = [path for path in candidates if not is_array(path) and path.is_file()]
+        usable = [path for path in candidates if not is_array(path) and is_file(path)]
         if name in given or usable:
             found[name] = given.get(name) or usable[0]
     return found

@@ -59,6 +59,14 @@ def make_folder(folder: Path) -> None:
                 raise InputError(f"{folder}: a file is in the place of this folder; choose another one") from error
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; a name that no file can have is none, instead of an error."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def brief(name: str, most: int = 200) -> str:
     """`name`, or of one longer than `most` bytes its beginning and a hash of it all.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vidtad.errors import InputError, RunError, first_line
+from vidtad.secrecy import masked
 
 _FORM = re.compile(r"([a-z][a-z0-9+.-]+):/+(.*)", re.DOTALL)
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "oci", "tos"})
@@ -26,8 +27,8 @@ def url_of(path: Path | str) -> str | None:
 
 
 def shown(path: Path) -> str:
-    """As the user wrote it."""
-    return url_of(path) or str(path)
+    """The place as the user wrote it, without passwords or signatures: what is said and stored of it."""
+    return masked(url_of(path) or str(path))
 
 
 @contextmanager
