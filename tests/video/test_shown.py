@@ -182,3 +182,19 @@ def test_opencv_is_not_asked_for_colours_that_it_converts(tmp_path: Path) -> Non
     assert probe(path).dynamic_range == "sdr" and len(list(open_video(path))) == 5
     with pytest.raises(InputError, match="wide colours"):
         list(open_video(path, decoder="opencv"))
+
+
+@pytest.mark.parametrize(("release", "fits"), [("4.12.0", False), ("4.14.0", True), ("5.0.0", True)])
+def test_an_old_opencv_is_not_asked_for_a_matrix_that_it_ignores(
+    release: str, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cv2
+
+    monkeypatch.setattr(cv2, "__version__", release)
+    assert len(list(open_video(film(tmp_path / "bt601.mp4", colorspace=6), decoder="opencv"))) == 5
+    path = film(tmp_path / "bt709.mp4", colorspace=1)
+    if fits:
+        assert len(list(open_video(path, decoder="opencv"))) == 5
+    else:
+        with pytest.raises(InputError, match="wrong matrix"):
+            list(open_video(path, decoder="opencv"))

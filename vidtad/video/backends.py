@@ -8,6 +8,7 @@ torchcodec raises at damage and loses frames of some interlaced files.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -144,6 +145,16 @@ class DecordDecoder(PlannedDecoder):
             raise self.refusal("it gives up on it") from error
 
 
+KNOWS_MATRICES = (4, 14)
+OTHER_MATRICES = frozenset({1, 4, 7, 8})
+"""The first OpenCV seen to heed a stream's matrix (4.12 takes BT.601's for all, 7 levels of 255 off on BT.709), and the
+matrices (ITU-T H.273: BT.709, FCC, SMPTE 240M, YCgCo) that are not BT.601's."""
+
+
+def _version(module: Any) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", module.__version__)[:2])
+
+
 class OpencvDecoder(PlannedDecoder):
     """OpenCV's FFmpeg reader, in order."""
 
@@ -159,7 +170,11 @@ class OpencvDecoder(PlannedDecoder):
         """Why it must not be trusted with a frame (PyAV's), or ''. A broadcast may change in the middle."""
         if frame.interlaced_frame:
             return "interlaced pictures come out as rubbish"
-        return "its wide colours come out converted, as by no other decoder" if opencv_converts(frame) else ""
+        if opencv_converts(frame):
+            return "its wide colours come out converted, as by no other decoder"
+        if int(frame.colorspace) in OTHER_MATRICES and _version(self.module("cv2", "opencv")) < KNOWS_MATRICES:
+            return "an OpenCV older than 4.14 reads its colours with the wrong matrix"
+        return ""
 
     def pictures(self) -> Iterator[np.ndarray]:
         """Upright RGB pictures (H, W, 3) uint8 in presentation order."""
