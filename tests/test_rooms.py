@@ -15,7 +15,7 @@ HEAVY = {"torch", "torchvision", "cv2", "av", "scipy", "numpy", "matplotlib", "r
 # From the ground up. A module imports from floors below its own, and from its own room; imports inside functions count.
 FLOORS = (
     {"errors", "geometry", "postprocess", "windows", "progress", "plugins"},
-    {"runtime", "models"},
+    {"runtime", "models", "notebook"},
     {"hub", "flow", "video", "synth"},
     {"extractors", "timeline"},
     {"formats"},
