@@ -57,6 +57,7 @@ SMALLER = {
     "vidtad train --videos clips --annotations people.csv --label-map people.ava.pbtxt": f"--videos videos {TINY}",
     "vidtad detect match.mp4 --model mine.safetensors --out who": "--boxes boxes.csv",
     "vidtad train --videos clips --annotations labels.csv": f"{TINY3D} --out labels.safetensors",
+    "vidtad train --videos clips --annotations labels.csv --model actionformer": TINY3D,
     "vidtad synth --videos 60 --level 2": "--videos 3",
     "vidtad train --videos training2": TINY3D,
     "vidtad synth --people --videos 40": "--videos 2",
