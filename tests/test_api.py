@@ -1,5 +1,9 @@
 """The Python calls give what the commands give."""
 
+import importlib
+import inspect
+import pydoc
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,3 +91,26 @@ def test_importing_the_package_is_light() -> None:
     assert all(callable(getattr(vidtad, name)) for name in ("detect", "train", "extract", "evaluate"))
     with pytest.raises(AttributeError):
         vidtad.nothing  # noqa: B018
+
+
+def test_names_are_listed_before_anything_is_loaded() -> None:
+    script = "import sys, vidtad; print(*dir(vidtad)); print('torch' in sys.modules)"
+    names, torch = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert set(vidtad.__all__) <= set(names.split()) and torch == "False"
+
+
+@pytest.mark.parametrize("name", ["detect", "evaluate", "extract", "train"])
+def test_python_helps(name: str) -> None:
+    call = getattr(vidtad, name)
+    text = pydoc.render_doc(call, renderer=pydoc.plaintext)
+    assert f"{name}(" in text and inspect.getdoc(call).partition("\n")[0] in text  # type: ignore[union-attr]
+    first = next(iter(inspect.signature(call).parameters))
+    assert first in {"detect": "inputs", "evaluate": "truth", "extract": "video", "train": "annotations"}[name]
+
+
+def test_options_of_training_are_where_the_help_says() -> None:
+    for path in re.findall(r"`(vidtad\.[\w.]+)`", vidtad.train.__doc__ or ""):
+        module, _, kind = path.rpartition(".")
+        assert hasattr(importlib.import_module(module), kind)

@@ -16,7 +16,7 @@ HEAVY = {"torch", "torchvision", "cv2", "av", "scipy", "numpy", "matplotlib", "r
 FLOORS = (
     {"secrecy"},
     {"errors", "geometry", "postprocess", "windows", "progress", "plugins"},
-    {"runtime", "models"},
+    {"runtime", "models", "notebook"},
     {"hub", "flow", "video", "synth"},
     {"extractors", "timeline"},
     {"formats"},

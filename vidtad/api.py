@@ -89,8 +89,8 @@ def train(
     """Train a detector of your own classes on labelled videos and write one bundle to `out`.
 
     `model`: `react` or `actionformer` learn from segments; `linear`, `acar`, `acfb` and `action-transformer` from
-    rows of person boxes. `options` are further fields of `pipelines.training.run.TrainingJob` (features, preset,
-    extractor, ...) or of `pipelines.people.training.PeopleJob` (start, trunk, label_map, ...). The result has
+    rows of person boxes. `options` are further fields of `vidtad.pipelines.train.temporal.TrainingJob` (features,
+    preset, extractor, ...) or of `vidtad.heads.person.job.PeopleJob` (start, trunk, label_map, ...). The result has
     `bundle`, `path`, `log` and `scores`. A second call goes on where the first one stopped. Raises InputError for
     anything unusable, RunError for failed work.
     """

@@ -112,6 +112,21 @@ class Timeline:
             document["people"] = {name: [_person_json(p) for p in found] for name, found in self.people.items()}
         return document
 
+    def to_dataframe(self) -> Any:
+        """A pandas.DataFrame, one row a segment, by video and time: video, start_s, end_s, label, score, track, shown.
+
+        Times in seconds, as exact as the segments; `track` is missing (<NA>) where no person is known; `shown`: whether
+        the score reaches the display threshold. Raises InputError where pandas is not installed.
+        """
+        from vidtad.notebook import dataframe
+
+        return dataframe(self)
+
+    def _repr_html_(self) -> str:
+        from vidtad.notebook import html
+
+        return html(self)
+
 
 def merge(timelines: Iterable[Timeline]) -> Timeline:
     """One timeline of several, of different videos by the same detector."""

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from vidtad import __version__
 from vidtad.cli.adopt import adopt
 from vidtad.cli.common import note
+from vidtad.cli.completion import with_completion
 from vidtad.cli.convert import convert
 from vidtad.cli.demo import demo
 from vidtad.cli.detect import detect
@@ -67,7 +68,6 @@ app = typer.Typer(
     name="vidtad",
     cls=_Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -90,12 +90,15 @@ def root(
 
 
 for command in (extract, detect, train, evaluate, report, overlay, clips, convert, adopt, ensemble, demo, synth, info):
-    app.command()(command)
-app.add_typer(labels, name="labels")
-app.add_typer(models, name="models")
+    app.command()(with_completion(command))
+for group, name in ((labels, "labels"), (models, "models")):
+    for entry in group.registered_commands:
+        if entry.callback is not None:
+            with_completion(entry.callback, f"{name}.{entry.name or entry.callback.__name__}")
+    app.add_typer(group, name=name)
 
 
 def main() -> None:
     """Entry point of the `vidtad` command."""
     with ends_on_interrupt():
-        app()
+        app(prog_name="vidtad")  # also for `python -m vidtad`, whose completion is that of `vidtad`
