@@ -148,6 +148,12 @@ def test_evaluate(scored: tuple[Path, Path]) -> None:
     assert table.exit_code == 0 and "mAP" in table.stdout
 
 
+def test_evaluate_says_where_train_scores_otherwise(scored: tuple[Path, Path]) -> None:
+    stderr = run("evaluate", *scored).stderr
+    assert "protocol activitynet" in stderr and "--protocol thumos14" in stderr
+    assert "train" not in run("evaluate", *scored, "--protocol", "activitynet").stderr
+
+
 def test_swapped_files_are_explained(scored: tuple[Path, Path]) -> None:
     result = run("evaluate", scored[1], scored[0])
     assert result.exit_code == 2 and "swap" in result.stderr
