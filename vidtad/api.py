@@ -17,7 +17,8 @@ from vidtad.heads.person.options import PeopleOptions
 from vidtad.heads.registry import head_named
 from vidtad.pipelines.detect.dispatch import bundle_for, worker_for
 from vidtad.pipelines.detect.worker import Job
-from vidtad.pipelines.extract.extraction import Decoding, extract_file, load_extractor
+from vidtad.pipelines.extract.extraction import Decoding, extract_file
+from vidtad.pipelines.extract.load import load_given
 from vidtad.runtime.devices import pick_device
 from vidtad.timeline import Timeline, merge
 
@@ -32,7 +33,7 @@ __all__ = ["PeopleOptions", "detect", "evaluate", "extract", "train"]
 
 def extract(
     video: AnyPath,
-    extractor: str = "i3d",
+    extractor: str | None = None,
     *,
     weights: str | None = None,
     out: AnyPath = "features",
@@ -43,11 +44,12 @@ def extract(
 ) -> Features:
     """Feature rows of one video, also written to `<out>/<stem>.npy` with a sidecar.
 
-    `extractor` and `weights` are what `vidtad extract --extractor --weights` take; window and stride in frames. A
-    finished file of the same making is read back instead. Raises InputError or RunError with one sentence.
+    `extractor` (default: i3d, or that of a bundle given as `weights`) and `weights` are what `vidtad extract` takes;
+    window and stride in frames. A finished file of the same making is read back instead. Raises InputError or RunError
+    with one sentence.
     """
     rate = None if fps is None else Fraction(fps)
-    loaded = load_extractor(extractor, weights, device=pick_device(device), window=window, stride=stride, fps=rate)
+    loaded = load_given(extractor, weights, device=pick_device(device), window=window, stride=stride, fps=rate)
     return extract_file(Path(video), loaded, Path(out), decoding=Decoding(assumed_fps=rate)).features
 
 

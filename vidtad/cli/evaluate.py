@@ -44,6 +44,7 @@ def evaluate(
     Example: vidtad evaluate gt.json timelines/ --protocol thumos14 --diagnose
     """
     from vidtad.evaluation import Extras, evaluate_files
+    from vidtad.evaluation.files import chosen_rules
     from vidtad.evaluation.protocols import parse_rules
 
     evaluation = evaluate_files(
@@ -57,6 +58,8 @@ def evaluate(
         extras=Extras(diagnose=diagnose, bootstrap=bootstrap, against=against, seed=seed),
         **parse_rules(rule or ()) | {"tiou": tiou or None} | ({"ties": ties} if ties else {}),
     )
+    if protocol is None and (sentence := chosen_rules(evaluation)):
+        note(sentence)
     for finding in evaluation.findings:
         note(finding.line())
     if figures is not None:

@@ -42,12 +42,14 @@ from vidtad.cli.options import (
 
 def extract(
     videos: Annotated[list[Path], typer.Argument(help="Video files, or folders of them.")],
-    extractor: Annotated[str, typer.Option(help="Feature extractor.")] = "i3d",
+    extractor: Annotated[
+        str | None, typer.Option(help="Feature extractor. Default: that of a bundle given as --weights, else i3d.")
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
-            help="Checkpoint file or id (FILE,FILE for two streams); `random` or `random:SEED` for a dry run. "
-            "Default: the published one."
+            help="Checkpoint file or id (FILE,FILE for two streams); a bundle that holds them; `random` or "
+            "`random:SEED` for a dry run. Default: the published one."
         ),
     ] = None,
     stream: Annotated[
@@ -95,18 +97,21 @@ def extract(
     paths = find_inputs(videos, VIDEO_SUFFIXES, "video")
     from vidtad.pipelines.batches.tasks import ExtractTask
     from vidtad.pipelines.extract.extraction import Decoding
+    from vidtad.pipelines.extract.load import DEMONSTRATION, DEMONSTRATION_NOTE, extractor_name
     from vidtad.runtime.remote import url_of
     from vidtad.video import probe
 
     if len(paths) == 1 and url_of(paths[0]) is None:
         probe(paths[0], fps=rate)  # before weights are fetched for a file that is no video
     paths = take_shard(paths, shard)
+    if weights is None and extractor == DEMONSTRATION:
+        note(DEMONSTRATION_NOTE)
     if (weights or "").partition(":")[0] == "random":
         note("random weights: a dry run, the features carry no meaning")
     decoding = Decoding(decoder, rate, strict)
     task = ExtractTask(
         out,
-        extractor,
+        extractor_name(extractor, weights),
         weights,
         window,
         stride,

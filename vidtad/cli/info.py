@@ -1,12 +1,11 @@
 """`vidtad info`: what a video file really is, or what this installation is."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from vidtad.cli.common import note, parse_rate, print_json, say
-from vidtad.cli.models import plain
 from vidtad.cli.options import AsJson, Decoder
 
 
@@ -39,3 +38,12 @@ def info(
             say("\n".join(f"{time_s:.6f}" for time_s in value))
         elif key != "warnings":
             say(f"{key}: {plain(value)}")
+
+
+def plain(value: Any) -> str:
+    """Lists and documents on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={plain(inner)}" for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(map(plain, value))
+    return str(value)

@@ -9,6 +9,9 @@ from vidtad.cli.common import note, print_json, print_table, say
 from vidtad.cli.options import AsJson
 from vidtad.errors import InputError
 
+MOST_PLACES = 50
+"""Places that are listed of each kind of problem; --json has more."""
+
 labels = typer.Typer(help="Check and convert label files.", no_args_is_help=True, rich_markup_mode=None)
 
 File = Annotated[Path, typer.Argument(help="ActivityNet JSON, CSV, ELAN, BORIS, VIA or Label Studio; or a folder.")]
@@ -26,7 +29,7 @@ def check_(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 2 when there is a problem.")] = False,
     json: AsJson = False,
 ) -> None:
-    """What labels hold and what is wrong with them: missing files, segments past the end, rare classes, overlap.
+    """What labels hold, what is wrong with them, where, and what `train` does with it: dropped, cut or kept.
 
     Example: vidtad labels check labels.csv --videos clips
     """
@@ -39,10 +42,10 @@ def check_(
         from vidtad.pipelines.train.report import class_table
 
         print_table(class_table(found))
-        for line in found.lines():
+        for line in found.listing(MOST_PLACES):
             say(line)
         for name, reason in broken.items():
-            say(f"problem: {name}: {reason}")
+            say(f"problem: {name}: {reason}; train: dropped")
     if strict and (found.serious or broken):
         note(f"{file}: {len(found.serious) + len(broken)} problems (--strict)")
         raise typer.Exit(2)

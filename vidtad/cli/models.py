@@ -1,12 +1,14 @@
 """`vidtad models`: the registry of detectors and extractor checkpoints."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from vidtad.cli.common import note, print_json, print_whole, progress_bar, say, visible
+from vidtad.cli.common import note, print_json, progress_bar, say
+from vidtad.cli.model_cards import show_card, show_list
 from vidtad.cli.options import AsJson, Quiet
+from vidtad.errors import InputError
 
 models = typer.Typer(
     help="List, inspect, fetch and add detectors and checkpoints.", no_args_is_help=True, rich_markup_mode=None
@@ -16,31 +18,29 @@ models = typer.Typer(
 @models.command("list")
 def list_(
     cached: Annotated[bool, typer.Option("--cached", help="Only what is on this machine.")] = False,
+    fetchable: Annotated[bool, typer.Option("--fetchable", help="Only what `models fetch` can download.")] = False,
+    task: Annotated[str | None, typer.Option(help="Only one task, by its name or the beginning of it.")] = None,
     json: AsJson = False,
 ) -> None:
-    """Every detector and checkpoint: task, size, licence, whether it is here.
+    """Every detector and checkpoint, by task: classes, size, licence, how to get it, by what it is verified.
 
-    Example: vidtad models list --cached
+    Example: vidtad models list --task temporal --fetchable
     """
     from vidtad.heads.catalogue import list_models
 
-    rows = [row for row in list_models() if row["cached"] or not cached]
+    rows = [row for row in list_models() if (row["cached"] or not cached) and (row["fetchable"] or not fetchable)]
+    if task is not None:
+        tasks = sorted({row["task"] for row in list_models() if row["task"]})
+        wanted = [known for known in tasks if known.startswith(task.strip().lower())]
+        if not task.strip() or not wanted:
+            raise InputError(f"--task {task}: no such task; there are {', '.join(tasks)}")
+        rows = [row for row in rows if row["task"] in wanted]
     if json:
         print_json({"models": rows})
-        return
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE)
-    for heading in ("name", "task", "classes", "size", "licence", "here"):
-        table.add_column(heading, justify="right" if heading in ("classes", "size") else "left", no_wrap=True)
-    for row in rows:
-        size = "" if row["size"] is None else f"{row['size'] / 1e6:.1f} MB"
-        here = "built in" if row.get("builtin") else "yes" if row["cached"] else ""
-        cells = (row["name"], row["task"], row["classes"] or "", size, row["licence"] or "", here)
-        table.add_row(*(Text(visible(cell)) for cell in cells))
-    print_whole(table)
+    elif rows:
+        show_list(rows)
+    else:
+        say("no model is like that; leave out --task, --cached or --fetchable")
 
 
 @models.command()
@@ -56,10 +56,8 @@ def show(
     document = describe(name)
     if json:
         print_json(document)
-        return
-    for key, value in document.items():
-        if value not in (None, "", [], {}):
-            say(f"{key}: {plain(value)}")
+    else:
+        show_card(document)
 
 
 @models.command()
@@ -139,12 +137,3 @@ def convert(
         print_json({"name": bundle.name, "path": str(out), "head": bundle.head, "classes": list(bundle.classes)})
     else:
         say(f"{out}: {bundle.head}, {len(bundle.classes)} classes")
-
-
-def plain(value: Any) -> str:
-    """Lists and documents on one line."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={plain(inner)}" for key, inner in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(plain, value))
-    return str(value)

@@ -305,7 +305,7 @@ def training_bar(*, quiet: bool) -> Iterator[Show]:
 
 def show(result: "Trained") -> None:
     """The scores, beside the published row where there is one, and what to do next."""
-    from vidtad.pipelines.train.report import blind_line, operating_line, published_table, trust
+    from vidtad.pipelines.train.report import NOTHING_RIGHT, blind_line, operating_line, published_table, trust
 
     for part, evaluation in result.scores.items():
         for finding in evaluation.findings:
@@ -320,7 +320,7 @@ def show(result: "Trained") -> None:
     if result.operating is not None:
         say(operating_line(result.operating))
     elif "validation" in result.scores:
-        say("no segment on validation is right at tIoU 0.5: do not expect useful detections")
+        say(NOTHING_RIGHT)
     say(f"report: {result.report}; log: {result.log}")
     bundle = result.bundle
     videos = bundle.extractor_weights is not None or bundle.extractor_checkpoint is not None

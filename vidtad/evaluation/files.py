@@ -23,6 +23,8 @@ from vidtad.formats.reading import read_annotations, read_predictions
 from vidtad.formats.tables import Annotations, Findings, Predictions
 
 ENOUGH_SAMPLES = 1000
+TRAINING_PROTOCOL = "thumos14"
+"""By which `train` scores segments unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,17 @@ def detect_protocol(truth: Annotations) -> Protocol:
     if truth.videos and all(name.startswith(("video_test_", "video_validation_")) for name in truth.videos):
         return protocol_named("thumos14")
     return protocol_named("activitynet")
+
+
+def chosen_rules(result: Evaluation) -> str | None:
+    """Of a protocol that was chosen by the ground truth: which, where `train` scores by another one; else None."""
+    protocol = result.protocol
+    if protocol.name == TRAINING_PROTOCOL or protocol.kind in RULES:
+        return None
+    return (
+        f"protocol {protocol.name}, chosen by the ground truth; `vidtad train` scores by {TRAINING_PROTOCOL} unless "
+        f"told otherwise: pass --protocol {TRAINING_PROTOCOL} to compare with its scores"
+    )
 
 
 def blocked_ids(blocked: Path | Collection[str]) -> Collection[str]:

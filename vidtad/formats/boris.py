@@ -264,7 +264,7 @@ def gather_table(text: str, path: Path, into: Gather) -> None:
         if not any(cell.strip() for cell in row):
             continue
         if len(row) > len(header) and any(cell.strip() for cell in row[len(header) :]):
-            into.findings.add("row with more cells than the header", f"line {number}")
+            into.findings.add("row with more cells than the header left out", f"line {number}")
             continue
         record = dict(zip(header, [cell.strip() for cell in row] + [""] * (len(header) - len(row)), strict=False))
         observation = record.get("Observation id", "")

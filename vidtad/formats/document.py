@@ -147,7 +147,13 @@ def first_row(text: str) -> list[str]:
         return []
 
 
-def csv_records(text: str, findings: Findings | None = None) -> list[dict[str, str]]:
+class Record(dict[str, str]):
+    """A row of a table, by column; `line`: its number in the file, the header's being 1."""
+
+    line = 0
+
+
+def csv_records(text: str, findings: Findings | None = None) -> list[Record]:
     """Rows of a table with a header line, by column; missing cells are empty. Empty rows are passed over.
 
     Cells beyond the header are a finding. Raises InputError as `csv_rows`, and for two columns of one name.
@@ -165,7 +171,9 @@ def csv_records(text: str, findings: Findings | None = None) -> list[dict[str, s
             continue
         if findings is not None and any(cell.strip() for cell in row[len(header) :]):
             findings.add("row with more cells than the header", f"line {number}")
-        records.append(dict(zip(header, row + [""] * (len(header) - len(row)), strict=False)))
+        record = Record(zip(header, row + [""] * (len(header) - len(row)), strict=False))
+        record.line = number
+        records.append(record)
     return records
 
 
@@ -186,6 +194,8 @@ def seconds_of(text: Any) -> Any:
 class SegmentColumns:
     """Gathers segments of a loosely typed document and drops, with a finding each, the ones without usable
     ends.
+
+    `place`: where in the file the next segment is, such as `line 7: `, for findings; "" where that is not known.
     """
 
     def __init__(self, findings: Findings) -> None:
@@ -196,6 +206,8 @@ class SegmentColumns:
         self.start: list[Any] = []
         self.end: list[Any] = []
         self.score: list[Any] = []
+        self.place = ""
+        self.places: list[str] = []
 
     def add_video(self, name: str) -> int:
         self.names.append(name)
@@ -204,8 +216,9 @@ class SegmentColumns:
     def add(self, video: int, label: Any, segment: Any, score: Any = 0.0) -> None:
         """Take one segment of a video added before, as the document has it."""
         if not isinstance(segment, (list, tuple)) or len(segment) != 2:
-            self.findings.add("segment without two ends", f"{self.names[video]}: {_short(segment)}")
+            self.findings.add("segment without two ends", f"{self.place}{self.names[video]}: {_short(segment)}")
             return
+        self.places.append(self.place)
         self.video.append(video)
         self.label.append(label)
         self.start.append(segment[0])
@@ -246,10 +259,9 @@ class SegmentColumns:
         }
 
     def _report(self, kind: str, wrong: np.ndarray, show: Any) -> None:
-        where = np.flatnonzero(wrong)
-        if len(where):
-            first = int(where[0])
-            self.findings.add(kind, f"{self.names[self.video[first]]}: {show(first)}", len(where))
+        for row in np.flatnonzero(wrong).tolist():
+            place = self.places[row] if self.places else ""
+            self.findings.add(kind, f"{place}{self.names[self.video[row]]}: {show(row)}")
 
 
 def rows_of(findings: Findings, name: str, rows: Any) -> Sequence[Mapping[str, Any]]:

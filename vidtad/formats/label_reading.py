@@ -107,14 +107,16 @@ def _gather_table(text: str, into: Gather) -> bool:
         return False
     lowered = {name.strip().lower(): name.strip() for name in header}
     for record in csv_records(text, into.findings):
+        into.columns.place = f"line {record.line}: "
         _gather_row(record, names, lowered, into)
+    into.columns.place = ""
     return True
 
 
 def _gather_row(record: dict[str, str], names: dict[str, str], lowered: dict[str, str], into: Gather) -> None:
     stated = record[names["video"]].strip()
     if not stated:
-        into.findings.add("row without a video", repr(list(record.values()))[:60])
+        into.findings.add("row without a video", into.columns.place + repr(list(record.values()))[:60])
         return
     columns: dict[str, str] = {key: names[key] for key in ("subset", "duration") if key in names}
     columns |= {key: lowered[key] for key in ("group", "fps", "file") if key in lowered}

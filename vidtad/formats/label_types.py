@@ -92,7 +92,11 @@ class Gather:
                 f"labels: {self._stated[number]!r} and {path!r} are different videos with one name; rename one"
             )
         self._stated[number] = max(self._stated[number], path, key=len)
-        self._more[number].update({key: value for key, value in more.items() if value not in (None, "")})
+        known = self._more[number]
+        for key, value in more.items():
+            if value not in (None, "") and known.setdefault(key, value) != value:
+                example = f"{self.columns.place}{name}: {str(value)[:40]}, before {str(known[key])[:40]}"
+                self.findings.add(f"video with several values of `{key}`, of which the first counts", example)
         return number
 
     def add(self, video: int, label: Any, start: Any, end: Any, *, score: Any = 1.0, track: int | None = None) -> None:
@@ -100,7 +104,9 @@ class Gather:
         text = "" if label is None else label
         if not isinstance(text, str) or not text.strip():
             kind = "segment without a label" if text == "" or isinstance(text, str) else "label that is no text"
-            self.findings.add(kind, f"{self.columns.names[video]}: {str(label)[:40]} [{start}, {end}]")
+            self.findings.add(
+                kind, f"{self.columns.place}{self.columns.names[video]}: {str(label)[:40]} [{start}, {end}]"
+            )
             return
         self.columns.add(video, composed(text.strip()), [start, end], score)
         self._tracks.append(track)
@@ -137,9 +143,11 @@ class Gather:
     def labels(self, source: str) -> Labels:
         """Everything gathered."""
         table = self.columns.columns()
+        places = np.array(self.columns.places, dtype=str)[table["kept"]]
         del table["score"], table["kept"]
         annotations = Annotations(
             **table,
+            extra={"place": places} if any(places) else {},
             subset=self._texts("subset"),
             duration=numbers([more.get("duration") for more in self._more]),
             source=source,

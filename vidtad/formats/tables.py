@@ -9,6 +9,8 @@ import numpy as np
 from vidtad.errors import InputError
 from vidtad.runtime.names import composed
 
+MOST_EXAMPLES = 1000
+"""Places of one kind of finding that are kept; the others are counted."""
 MILLISECOND = 1e-3
 """Annotations shorter than that, in seconds, are none, and those no further apart are one."""
 
@@ -17,13 +19,15 @@ MILLISECOND = 1e-3
 class Finding:
     """Something in the input worth telling: how often it occurs, and one example.
 
-    `serious` findings are the ones `--strict` refuses.
+    `serious` findings are the ones `--strict` refuses. `examples`: where it occurs, as far as that was noted (at most
+    MOST_EXAMPLES).
     """
 
     kind: str
     count: int
     example: str
     serious: bool = True
+    examples: tuple[str, ...] = ()
 
     def line(self) -> str:
         return f"{self.count} x {self.kind}, e.g. {self.example}"
@@ -33,18 +37,25 @@ class Finding:
 
 
 class Findings:
-    """Collects findings of one kind into a count and the first example."""
+    """Collects findings of one kind into a count and their examples, of which the first one is the example."""
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
-        self._examples: dict[str, tuple[str, bool]] = {}
+        self._examples: dict[str, list[str]] = {}
+        self._serious: dict[str, bool] = {}
 
     def add(self, kind: str, example: str, count: int = 1, *, serious: bool = True) -> None:
         self._counts[kind] = self._counts.get(kind, 0) + count
-        self._examples.setdefault(kind, (example, serious))
+        self._serious.setdefault(kind, serious)
+        examples = self._examples.setdefault(kind, [])
+        if len(examples) < MOST_EXAMPLES:
+            examples.append(example)
 
     def result(self) -> tuple[Finding, ...]:
-        return tuple(Finding(kind, self._counts[kind], *self._examples[kind]) for kind in self._counts)
+        return tuple(
+            Finding(kind, count, self._examples[kind][0], self._serious[kind], tuple(self._examples[kind]))
+            for kind, count in self._counts.items()
+        )
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,8 @@ def list_models() -> list[dict[str, Any]]:
     """One row a model: bundles here first, then what is published. Reads headers only.
 
     Keys: name, kind (`bundle` or `checkpoint`), task, classes (how many), size (bytes), licence, cached (on this
-    machine), builtin, and `problem` for a file in the cache that is no sound bundle.
+    machine), builtin, fetchable (it has an address), get (`built in`, `here`, `fetch` or `by hand`), hash (of published
+    ones, see `Checkpoint.check`), and `problem` for a file in the cache that is no sound bundle.
     """
     rows = {name: _bundle_row(name, path, builtin=True) for name, path in _builtins().items()}
     rows |= {name: _bundle_row(name, path, builtin=False) for name, path in _bundles().items()}
@@ -192,14 +193,22 @@ def list_models() -> list[dict[str, Any]]:
         rows[id] = {
             "name": id,
             "kind": "checkpoint",
-            "task": checkpoint.task,
+            "task": _task(checkpoint),
             "classes": checkpoint.classes,
             "size": path.stat().st_size if cached else checkpoint.size,
             "licence": checkpoint.licence,
             "cached": cached,
             "builtin": False,
         }
-    return list(rows.values())
+    return [row | _origin(row) for row in rows.values()]
+
+
+def _origin(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the model of a row comes from, and by what it is known to be the right one."""
+    checkpoint = CHECKPOINTS.get(row["name"])
+    fetchable = checkpoint is not None and checkpoint.url is not None
+    get = "built in" if row["builtin"] else "here" if row["cached"] else "fetch" if fetchable else "by hand"
+    return {"fetchable": fetchable, "get": get, "hash": None if checkpoint is None else checkpoint.check}
 
 
 def show(name: str | Path) -> dict[str, Any]:
@@ -218,6 +227,9 @@ def show(name: str | Path) -> dict[str, Any]:
         entry = dataclasses.asdict(checkpoint)
         target = checkpoint_path(checkpoint)
         entry |= {"class_names": list(checkpoint.class_names), "how_to_get": _how_to_get(checkpoint)}
+        entry |= {"task": _task(checkpoint), "hash": checkpoint.check, "fetchable": checkpoint.url is not None}
+        if pinned := _pinned(target):
+            entry["pinned_sha256"] = pinned
         if shown:
             return shown | {"published": entry}
         known_place = checkpoint.url is not None or target.is_file()
@@ -285,6 +297,20 @@ def _check_published(path: Path, checkpoint: Checkpoint, digests: Mapping[str, s
             raise InputError(
                 f"{path}: not {checkpoint.id} ({kind} {digests[kind][:16]}, published {expected}); get it again"
             )
+
+
+def _pinned(path: Path) -> str | None:
+    """The hash that a fetched or added file had when it came."""
+    try:
+        return record_path(path).read_text(encoding="utf-8", errors="replace").strip()[:64]
+    except OSError:
+        return None
+
+
+def _task(checkpoint: Checkpoint) -> str:
+    """What it does, in the word that the bundle made of it will have."""
+    converted = next((spec for spec in HEADS.values() if checkpoint.id in spec.converters), None)
+    return checkpoint.task if converted is None else converted.task
 
 
 def _how_to_get(checkpoint: Checkpoint) -> str:

@@ -49,6 +49,11 @@ class Checkpoint:
         """Name of the file in the cache."""
         return self.id if self.url is None else self.url.split("?")[0].rsplit("/", 1)[-1]
 
+    @property
+    def check(self) -> str:
+        """By what a file of it is known: `published` (its project states a hash) or `first use` (none is stated)."""
+        return "published" if self.sha256 or self.md5 else "first use"
+
 
 def _hosted(id: str, url: str, task: str, layout: str, network: str, source: str, **more: object) -> Checkpoint:
     found = HASH_IN_NAME.search(url)
@@ -225,11 +230,15 @@ def _slowfast() -> Iterator[Checkpoint]:
         url="https://www.dropbox.com/s/uxb6i2xkn91xqzi/SlowFast.pyth?dl=1",
         licence="non-commercial",
     )
-    for kind, hash in (("linear", "d934a48f"), ("max", "13a9078e"), ("focal", "dd59e26f")):
-        how = f"the SlowFast R50 8x8 AVA 2.2 file of mmaction2's model zoo whose name holds {hash}"
-        id, source = f"mmaction2-slowfast-r50-ava-{kind}", "open-mmlab/mmaction2"
-        task, layout = "person detection", "mmaction2"
-        yield Checkpoint(id, task, layout, "linear", source, sha256=hash, how_to_get=how)
+    base, source = "https://download.openmmlab.com/mmaction/v1.0/detection/slowfast", "open-mmlab/mmaction2"
+    recipe = "8xb6-8x8x1-cosine-10e_ava22-rgb"
+    for kind, name, hash in (
+        ("linear", f"slowfast_kinetics400-pretrained-r50_{recipe}", "20220906-d934a48f"),
+        ("max", f"slowfast_kinetics400-pretrained-r50-temporal-max_{recipe}", "20220906-13a9078e"),
+        ("focal", f"slowfast_r50-k400-pre-temporal-max-focal-alpha3-gamma1_{recipe}", "20220906-dd59e26f"),
+    ):
+        id, url = f"mmaction2-slowfast-r50-ava-{kind}", f"{base}/{name}/{name}_{hash}.pth"
+        yield _hosted(id, url, "person detection", "mmaction2", "linear", source, classes=80)
 
 
 def _acar() -> Iterator[Checkpoint]:

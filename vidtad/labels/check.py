@@ -8,6 +8,7 @@ import numpy as np
 
 from vidtad.formats.label_types import Labels
 from vidtad.formats.tables import MILLISECOND, Annotations, Finding, Findings, distinct
+from vidtad.labels.fates import NO_CLASS, fate_of, kind_of
 
 FEW = 10
 """Fewer segments of a class than this teach little."""
@@ -80,6 +81,18 @@ class Check:
         lines += [f"{'problem' if finding.serious else 'note'}: {finding.line()}" for finding in self.findings]
         return lines
 
+    def listing(self, most: int) -> list[str]:
+        """The same with what `train` does with each finding, and where it is: at most so many places of a kind."""
+        lines = self.lines()[: -len(self.findings) or None]
+        for finding in self.findings:
+            word = "problem" if finding.serious else "note"
+            lines.append(f"{word}: {finding.count} x {finding.kind}; train: {fate_of(finding.kind)}")
+            examples = finding.examples or (finding.example,)
+            lines += [f"  {example}" for example in examples[:most]]
+            if len(examples) > most:
+                lines.append(f"  and {finding.count - most} more")
+        return lines
+
     def to_json(self) -> dict[str, Any]:
         """Plain JSON values."""
         return {
@@ -93,7 +106,10 @@ class Check:
             "overlapping_share": self.overlapping,
             "most_at_once": self.together,
             "labelled_share": self.labelled,
-            "findings": [finding.to_json() for finding in self.findings],
+            "findings": [
+                finding.to_json() | {"train": fate_of(finding.kind), "examples": list(finding.examples)}
+                for finding in self.findings
+            ],
         }
 
 
@@ -109,21 +125,21 @@ def check(labels: Labels, durations: Mapping[str, Duration] | None, unused: Coll
     table = labels.table
     if durations is not None:
         late = [name for name in table.videos if on_player and name in durations and durations[name].player_start_s]
-        if late:
-            example = f"{late[0]}: its frames begin {durations[late[0]].player_start_s:.2f} s after its sound"
-            findings.add("video whose labels were moved to its first frame", example, len(late), serious=False)
+        for name in late:
+            example = f"{name}: its frames begin {durations[name].player_start_s:.2f} s after its sound"
+            findings.add("video whose labels were moved to its first frame", example, serious=False)
         _check_presence(labels, durations, unused, findings)
         _check_ends(labels, durations, findings)
     _check_segments(table, _cut(table, _lengths(table, durations or {})), findings)
     _check_names(table, findings)
+    _check_subsets(table, findings)
     facts = tuple(_class_facts(table, number) for number in np.unique(table.label).tolist())
     few = [entry for entry in facts if entry.segments < FEW]
     if few:
         named = ", ".join(f"{entry.name} ({entry.segments})" for entry in sorted(few, key=lambda e: e.segments))
         findings.add(f"class with fewer than {FEW} segments", named, len(few), serious=False)
-    silent = sorted(set(range(len(table.videos))) - set(table.video.tolist()))
-    if silent:
-        findings.add("video without a segment", table.videos[silent[0]], len(silent), serious=False)
+    for number in sorted(set(range(len(table.videos))) - set(table.video.tolist())):
+        findings.add("video without a segment", table.videos[number], serious=False)
     overlapping, together = _overlap(table)
     subsets = tuple((name, table.subset.count(name)) for name in table.subsets)
     return Check(
@@ -202,12 +218,12 @@ def _where(values: Sequence[str], keep: np.ndarray) -> tuple[str, ...]:
 def _check_presence(
     labels: Labels, durations: Mapping[str, Duration], unused: Collection[str], findings: Findings
 ) -> None:
-    missing = [name for name in labels.videos if name not in durations]
-    if missing:
-        findings.add("labelled video that is not there", ", ".join(missing[:3]), len(missing))
-    if unused:
-        example = f"{min(unused)} (label it, or list it without segments, to use it)"
-        findings.add("video that the labels do not name", example, len(unused), serious=False)
+    for name in labels.videos:
+        if name not in durations:
+            findings.add("labelled video that is not there", name)
+    for name in sorted(unused):
+        example = f"{name} (label it, or list it without segments, to use it)"
+        findings.add("video that the labels do not name", example, serious=False)
 
 
 def _check_ends(labels: Labels, durations: Mapping[str, Duration], findings: Findings) -> None:
@@ -217,10 +233,8 @@ def _check_ends(labels: Labels, durations: Mapping[str, Duration], findings: Fin
     own, cut = length[table.video], _cut(table, length)
 
     def report(kind: str, wrong: np.ndarray, remark: str = "", serious: bool = True) -> None:
-        rows = np.flatnonzero(wrong)
-        if len(rows):
-            example = _example(table, rows[0], f", video of {own[rows[0]]:.2f} s{remark}")
-            findings.add(kind, example, len(rows), serious=serious)
+        for row in np.flatnonzero(wrong).tolist():
+            findings.add(kind, _example(table, row, f", video of {own[row]:.2f} s{remark}"), serious=serious)
 
     inside, whole = cut.end - cut.start, table.end - table.start >= LEAST_S
     beyond = whole & (table.start >= own)
@@ -234,10 +248,9 @@ def _check_ends(labels: Labels, durations: Mapping[str, Duration], findings: Fin
         report("segment shorter than one feature row, which the detector can hardly see", short, "", False)
     stated = np.flatnonzero(np.abs(table.duration - length) > np.maximum(TOLERANCE_S, 0.02 * length))
     stated = stated[np.isfinite(length[stated]) & np.isfinite(table.duration[stated])]
-    if len(stated):
-        first = int(stated[0])
-        example = f"{table.videos[first]}: labels say {table.duration[first]:.2f} s, the file {length[first]:.2f} s"
-        findings.add("video of another length than the labels state", example, len(stated))
+    for video in stated.tolist():
+        example = f"{table.videos[video]}: labels say {table.duration[video]:.2f} s, the file {length[video]:.2f} s"
+        findings.add("video of another length than the labels state", example)
 
 
 def _check_segments(table: Annotations, cut: Annotations, findings: Findings) -> None:
@@ -251,9 +264,8 @@ def _check_segments(table: Annotations, cut: Annotations, findings: Findings) ->
         ("segment without a label", "left out", ~_named(table)),
     )
     for kind, fate, rows in wrong:
-        where = np.flatnonzero(rows)
-        if len(where) and kind not in known:
-            findings.add(f"{kind} ({fate})", _example(table, where[0]), len(where))
+        for row in np.flatnonzero(rows).tolist() if kind not in known else ():
+            findings.add(f"{kind} ({fate})", _example(table, row))
     usable = np.flatnonzero(_usable(cut))
     own = distinct(cut, usable.tolist())
     twice = np.setdiff1d(usable, own)
@@ -265,11 +277,22 @@ def _check_segments(table: Annotations, cut: Annotations, findings: Findings) ->
         ("segment stated twice (used once)", twice),
         ("segment that overlaps another one of its class", after[meets]),
     ):
-        if len(where):
-            findings.add(kind, _example(table, where[0]), len(where), serious=False)
+        for row in where.tolist():
+            findings.add(kind, _example(table, row), serious=False)
+
+
+def _check_subsets(table: Annotations, findings: Findings) -> None:
+    for name, subset in zip(table.videos, table.subset, strict=True):
+        if subset.strip() and not kind_of(subset):
+            findings.add("value of `subset` that is not understood", f"{name}: {subset[:40]}")
+        elif not subset.strip() and any(table.subsets):
+            findings.add("video without a subset among others with one", name, serious=False)
 
 
 def _check_names(table: Annotations, findings: Findings) -> None:
+    if NO_CLASS in table.labels:
+        for row in np.flatnonzero(table.label == table.labels.index(NO_CLASS)).tolist():
+            findings.add(f"segment of {NO_CLASS}, which is no class (left out)", _example(table, row), serious=False)
     spelled: dict[str, str] = {}
     for number in np.unique(table.label).tolist():
         name = table.labels[number]
@@ -280,7 +303,8 @@ def _check_names(table: Annotations, findings: Findings) -> None:
 
 def _example(table: Annotations, row: int, remark: str = "") -> str:
     name, label = table.videos[table.video[row]], table.labels[table.label[row]]
-    return f"{name} [{table.start[row]:g}, {table.end[row]:g}] {label}{remark}"
+    place = table.extra["place"][row] if "place" in table.extra else ""
+    return f"{place}{name} [{table.start[row]:g}, {table.end[row]:g}] {label}{remark}"
 
 
 def _class_facts(table: Annotations, number: int) -> ClassFacts:

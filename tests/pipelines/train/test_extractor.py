@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -5,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner, Result
 
 from tests.bundles import seeded_react
+from tests.clips import numbered_frames, write_clip
+from vidtad.cli import app
 from vidtad.errors import InputError
 from vidtad.extractors import PRESETS, random_weights
 from vidtad.features import Features, Grid, Provenance
 from vidtad.hub.bundle import load_bundle, save_bundle
-from vidtad.pipelines.extract.extraction import bundle_extractor
+from vidtad.pipelines.extract.extraction import bundle_extractor, digest
 from vidtad.pipelines.train import extractor
 from vidtad.pipelines.train.extractor import Sampling, bundled_extractor, choose_extractor, extractor_of_features
 from vidtad.video import VideoInfo
@@ -85,3 +89,22 @@ def test_detection_refuses_weights_other_than_those_of_training(tmp_path: Path) 
     save_bundle(asked, tmp_path / "d.safetensors")
     with pytest.raises(InputError, match="pass --weights FILE"):
         bundle_extractor(replace(asked, extractor_checkpoint="random:8"))
+
+
+def test_extract_takes_the_extractor_of_a_bundle(tmp_path: Path) -> None:
+    bundle = seeded_react(tmp_path / "b.safetensors", seed=3)
+    clip = write_clip(tmp_path / "clip.mp4", numbered_frames(40), 25)
+
+    def extract(*arguments: object) -> Result:
+        return CliRunner().invoke(app, ["extract", str(clip), *map(str, arguments)])
+
+    made = extract("--weights", bundle, "--out", tmp_path / "f")
+    assert made.exit_code == 0, made.stderr
+    sidecar = json.loads((tmp_path / "f" / "clip.json").read_text())
+    state = load_bundle(bundle).extractor_weights
+    assert state is not None and sidecar["extractor"] == "tiny3d"
+    assert sidecar["weights"] == "bundle:b" and sidecar["weights_sha256"] == digest(state)
+    wrong = extract("--weights", bundle, "--extractor", "i3d", "--out", tmp_path / "g")
+    assert wrong.exit_code == 2 and "does not hold weights of extractor i3d" in wrong.stderr
+    built_in = extract("--extractor", "tiny3d", "--out", tmp_path / "h")
+    assert built_in.exit_code == 0 and "generated clips" in built_in.stderr

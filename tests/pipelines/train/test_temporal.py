@@ -1,6 +1,7 @@
 """`vidtad train` end to end on generated clips, through the command line."""
 
 import csv
+import html
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 
 from tests.clips import numbered_frames, write_clip
 from vidtad.cli import app
+from vidtad.errors import RunError
 from vidtad.heads.react.recipe import ReActRecipe
 from vidtad.hub.bundle import load_bundle
 from vidtad.pipelines.train.callbacks import Watcher
@@ -100,6 +102,44 @@ def test_the_report_needs_nothing_else(trained: tuple[Path, Result]) -> None:
     assert "http" not in page.replace("http-equiv", "") and "<script" not in page and 'src="data:image/jpeg' in page
     assert "<polyline" in page and "Average precision" in page and "held out" in page
     assert "default-src 'none'" in page
+
+
+def test_the_report_holds_what_the_terminal_said(trained: tuple[Path, Result]) -> None:
+    out, result = trained
+    page = html.unescape((out.parent / "mine.report.html").read_text())
+    assert "Warnings and notes" in page and "random extractor weights" in result.stderr
+    for line in result.stderr.splitlines():
+        assert line.removeprefix("vidtad: ").removeprefix("problem: ").removeprefix("note: ") in page, line
+
+
+def test_by_which_protocol_it_is_scored_is_said(
+    trained: tuple[Path, Result], clips: Path, features: Path, tmp_path: Path
+) -> None:
+    (line,) = [line for line in trained[1].stderr.splitlines() if "scores: protocol" in line]
+    assert "thumos14" in line and "takes activitynet" in line and "--protocol thumos14" in line
+    told: list[str] = []
+    out = tmp_path / "a.safetensors"
+    job = TrainingJob(clips / "ground_truth.json", out, features=features, epochs=1, seed=1, protocol="activitynet")
+    trained_so = run_training(job, Watcher(say=told.append))
+    assert trained_so.scores["validation"].protocol.name == "activitynet"
+    (line,) = [line for line in told if line.startswith("scores: ")]
+    assert "activitynet" in line and "as asked" in line and "to compare" not in line
+
+
+def test_without_network_the_built_in_extractor_is_named(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(id: str) -> Path:
+        raise RunError(f"{id}: cannot be reached")
+
+    monkeypatch.setenv("VIDTAD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("vidtad.hub.download.fetch", nothing)
+    out = tmp_path / "a.safetensors"
+    result = run("train", "--videos", clips, "--annotations", clips / "ground_truth.json", "--out", out)
+    assert result.exit_code == 1
+    assert "cannot be reached" in result.stderr and "--extractor tiny3d" in result.stderr.splitlines()[-1]
+    result = run("extract", clips, "--out", tmp_path / "f", "--quiet")
+    assert result.exit_code == 1 and "--extractor tiny3d" in result.stderr
 
 
 def test_a_second_run_gives_the_same_bytes_and_extracts_nothing(

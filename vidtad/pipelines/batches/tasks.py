@@ -21,9 +21,9 @@ from vidtad.pipelines.extract.extraction import (
     Steps,
     extract_file,
     extract_in_steps,
-    load_extractor,
 )
 from vidtad.pipelines.extract.flow_cache import FlowPictures, check_flow_from
+from vidtad.pipelines.extract.load import load_given
 from vidtad.pipelines.extract.ranges import part_of_file
 from vidtad.runtime.malloc import keep_freed_memory
 from vidtad.runtime.remote import shown
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExtractTask:
-    """Videos to feature files in `out`; the other fields are those of `load_extractor` and `extract_file`.
+    """Videos to feature files in `out`; the other fields are those of `load_given` and `extract_file`.
 
     `stream`: "rgb", "flow" or both joined by a comma, of the extractor's family; None takes `extractor` as named.
     `together`: whether batches are filled across the borders of videos; None: except on a CPU, which gains nothing.
@@ -77,7 +77,7 @@ class ExtractTask:
         """The work on one device: item -> what `--json` says of it; the values are on disk."""
         if device == "cpu":
             keep_freed_memory()
-        loaded = load_extractor(
+        loaded = load_given(
             self.name(),
             self.weights,
             device=device,

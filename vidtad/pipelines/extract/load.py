@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vidtad.errors import InputError
+from vidtad.errors import InputError, RunError
 from vidtad.extractors import (
     PRECISIONS,
     PRESETS,
@@ -35,6 +35,12 @@ if TYPE_CHECKING:
     from vidtad.hub.bundle import Bundle
 
 STREAMS = ("rgb", "flow")
+DEMONSTRATION = "tiny3d"
+"""The extractor whose weights come with the package, inside the demonstration bundle."""
+DEMONSTRATION_NOTE = f"{DEMONSTRATION} has the weights of the demonstration: trained on generated clips, not on footage"
+DEMONSTRATION_OPTION = (
+    f"--extractor {DEMONSTRATION}: small, built in, needs no download; its weights were trained on generated clips"
+)
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,65 @@ def load_extractor(
         extra = {**extra, "weights_sha256": [part.sha256 for part in found]}
     identity = ",".join(part.identity for part in found)
     return LoadedExtractor(build(name, state, device=device, changes=changes), identity, total, extra)
+
+
+def load_given(
+    name: str | None,
+    weights: str | None = None,
+    *,
+    device: str = "cpu",
+    window: int | None = None,
+    stride: int | None = None,
+    fps: "Fraction | None" = None,
+    flow: str | Given | None = None,
+    precision: str = "auto",
+) -> LoadedExtractor:
+    """As `load_extractor`, also with the weights inside a detector bundle: one given as `weights`, or the built-in one.
+
+    `name` None: the extractor of that bundle, else i3d. Raises InputError for a bundle without weights of `name`.
+    """
+    bundle, made = embedding(name, weights), extractor_name(name, weights)
+    if bundle is None:
+        try:
+            return load_extractor(
+                made, weights, device=device, window=window, stride=stride, fps=fps, flow=flow, precision=precision
+            )
+        except RunError as error:
+            if weights is not None:
+                raise
+            raise RunError(f"{error}. Or take {DEMONSTRATION_OPTION}") from error
+    if bundle.extractor_weights is None or made != bundle.extractor:
+        raise InputError(f"--weights {weights}: this bundle does not hold weights of extractor {name or 'any'}")
+    state = bundle.extractor_weights
+    method: str | Raft | Given | None = flow
+    extra: Mapping[str, Any] = {}
+    if isinstance(flow, str) and flow in LEARNED:
+        method, extra = _flow_method(flow, None, device)
+    changes = Changes(window, stride, ... if fps is None else fps, method, pick_precision(precision, device))
+    extractor = build(made, state, device=device, changes=changes)
+    return LoadedExtractor(extractor, f"bundle:{bundle.name}", digest(state), extra)
+
+
+def extractor_name(name: str | None, weights: str | None) -> str:
+    """The extractor that is meant: as named, else that of a bundle given as weights, else i3d."""
+    bundle = None if name else embedding(name, weights)
+    return name or ("i3d" if bundle is None else bundle.extractor)
+
+
+def embedding(name: str | None, weights: str | None) -> "Bundle | None":
+    """The bundle whose weights `load_given` takes: the file `weights`, or the built-in one for its extractor."""
+    from vidtad.heads.catalogue import builtin_bundle
+    from vidtad.hub.bundle import load_bundle, read_document
+
+    if weights is None:
+        return builtin_bundle("react") if name == DEMONSTRATION else None
+    if not weights.endswith(".safetensors") or not Path(weights).is_file():
+        return None
+    try:
+        read_document(Path(weights))
+    except InputError:  # a checkpoint in the same kind of file
+        return None
+    return load_bundle(Path(weights))
 
 
 def _is_random(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Who is told how training goes: the terminal, and TensorBoard."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,17 @@ class Watcher:
 
     say: Callable[[str], None] = lambda sentence: None
     progress: Callable[[str, int, int, str], None] = lambda stage, done, total, detail: None
+
+
+def recorded(watcher: Watcher) -> tuple[Watcher, list[str]]:
+    """The watcher, and a list that every sentence it is told goes to, for the report."""
+    told: list[str] = []
+
+    def say(sentence: str) -> None:
+        told.append(sentence)
+        watcher.say(sentence)
+
+    return replace(watcher, say=say), told
 
 
 class Board:

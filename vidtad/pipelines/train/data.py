@@ -16,6 +16,7 @@ from vidtad.errors import InputError
 from vidtad.features import Assumed, Features, StoredRows, load_features, sidecar_of
 from vidtad.formats.label_types import Labels, video_id
 from vidtad.labels import Check, Duration, check
+from vidtad.labels.fates import KINDS, kind_of
 from vidtad.pipelines.extract.extraction import Decoding, InTheWay, LoadedExtractor, extract_file
 from vidtad.runtime.files import VIDEO_SUFFIXES, atomic_write
 from vidtad.training.video import TrainingVideo
@@ -330,15 +331,6 @@ def training_videos(
         labels_of = np.array([class_of[number] for number in table.label[rows].tolist()], np.int64)
         videos.append(TrainingVideo(name, features[name].values, segments, labels_of))
     return videos
-
-
-KINDS = ("train", "validation", "test", "")
-
-
-def kind_of(subset: str) -> str:
-    """`train`, `validation`, `test`, or "" for a subset that says none of them."""
-    name = subset.strip().lower()
-    return next((kind for kind in KINDS[:3] if name.startswith(kind[:3]) or name == kind), "")
 
 
 def _units(labels: Labels, names: Collection[str]) -> list[list[str]]:

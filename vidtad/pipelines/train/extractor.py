@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vidtad.errors import InputError
-from vidtad.extractors import Given, build, random_weights, streams_of
+from vidtad.extractors import Given, random_weights, streams_of
 from vidtad.features import Features
-from vidtad.heads.catalogue import CHECKPOINTS, builtin_bundle
-from vidtad.hub.bundle import Bundle, load_bundle, read_document
-from vidtad.pipelines.extract.extraction import LoadedExtractor, digest, load_extractor
+from vidtad.hub.registry import CHECKPOINTS
+from vidtad.pipelines.extract.load import DEMONSTRATION_NOTE, LoadedExtractor, embedding, extractor_name, load_given
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 SMALL = 8_000_000
 """Bytes up to which an extractor travels inside the bundle."""
-DEMONSTRATION = "tiny3d"
-"""The extractor whose weights come with the package, inside the demonstration bundle."""
 
 
 @dataclass(frozen=True)
@@ -53,40 +50,21 @@ def choose_extractor(
     for tiny3d the weights of the demonstration. `flow`: GIVEN for flow that is there as pictures. Raises InputError for
     an unknown name or unfit weights, or flow for an extractor that sees none.
     """
-    bundle, notes = _bundle(name, weights)
-    made = name or ("i3d" if bundle is None else bundle.extractor)
+    bundle, made = embedding(name, weights), extractor_name(name, weights)
     if flow is not None and "flow" not in streams_of(made):
         raise InputError(
             f"extractor {made} sees no optical flow: drop --flow-from, or pass one that does, such as "
             "--extractor i3d+i3d/flow"
         )
-    if bundle is not None:
-        if bundle.extractor_weights is None or name not in (None, bundle.extractor):
-            raise InputError(f"--weights {weights}: this bundle does not hold weights of extractor {name or 'any'}")
-        state: Mapping[str, Tensor] = bundle.extractor_weights
-        fps: dict[str, Any] = {"fps": sampling.fps} if sampling.fps is not None else {}
-        extractor = build(made, state, device=device, window=sampling.window, stride=sampling.stride, flow=flow, **fps)
-        return Chosen(LoadedExtractor(extractor, f"bundle:{bundle.name}", digest(state)), state, notes)
-    loaded = load_extractor(
-        made, weights, device=device, window=sampling.window, stride=sampling.stride, fps=sampling.fps, flow=flow
+    loaded = load_given(
+        name, weights, device=device, window=sampling.window, stride=sampling.stride, fps=sampling.fps, flow=flow
     )
+    if bundle is not None:
+        return Chosen(loaded, bundle.extractor_weights, () if weights is not None else (DEMONSTRATION_NOTE,))
     if loaded.is_random:
         notes = ("random extractor weights: a dry run, the detector will carry no meaning",)
         return Chosen(loaded, random_weights(made, int(loaded.weights.partition(":")[2])), notes)
-    return Chosen(loaded, _file_state(weights), notes)
-
-
-def _bundle(name: str | None, weights: str | None) -> tuple[Bundle | None, tuple[str, ...]]:
-    if weights is None and name == DEMONSTRATION:
-        remark = f"{DEMONSTRATION} has the weights of the demonstration: trained on generated clips, not on footage"
-        return builtin_bundle("react"), (remark,)
-    if weights is None or not weights.endswith(".safetensors") or not Path(weights).is_file():
-        return None, ()
-    try:
-        read_document(Path(weights))
-    except InputError:
-        return None, ()
-    return load_bundle(Path(weights)), ()
+    return Chosen(loaded, _file_state(weights))
 
 
 def _file_state(weights: str | None) -> "Mapping[str, Tensor] | None":

@@ -25,12 +25,16 @@ from vidtad.training.published import Published
 from vidtad.video import open_video
 
 THUMBNAIL_HEIGHT = 90
+NOTHING_RIGHT = "no segment on validation is right at tIoU 0.5: do not expect useful detections"
 PARTS = {"validation": "Validation videos", "test": "Test videos (scored once, nothing was chosen by them)"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything the report shows. `truth` and `predictions` are of the validation videos."""
+    """Everything the report shows. `truth` and `predictions` are of the validation videos.
+
+    `told`: what the terminal was told while it ran.
+    """
 
     bundle: Bundle
     split: Split
@@ -44,12 +48,15 @@ class Outcome:
     blind: Mapping[str, float] = field(default_factory=dict)
     records: Sequence[Mapping[str, Any]] = ()
     videos: Mapping[str, Path] = field(default_factory=dict)
+    told: Sequence[str] = ()
 
 
 def report_html(outcome: Outcome, published: Published | None = None) -> str:
     """The page."""
     bundle = outcome.bundle
     parts = [f"<h1>{escape(bundle.name)}</h1>", _summary(outcome)]
+    if notes := warnings_of(outcome):
+        parts += ["<h2>Warnings and notes</h2>", _list(notes)]
     for part, heading in PARTS.items():
         if part in outcome.scores:
             parts += [f"<h2>{heading}</h2>", _table(score_table(outcome.scores[part]))]
@@ -61,6 +68,18 @@ def report_html(outcome: Outcome, published: Published | None = None) -> str:
     parts += ["<h2>Labels</h2>", _list(outcome.check.lines()), _table(class_table(outcome.check))]
     parts += ["<h2>Worst mistakes on the validation videos</h2>", _mistakes(outcome)]
     return _PAGE.format(title=escape(bundle.name), body="\n".join(parts))
+
+
+def warnings_of(outcome: Outcome) -> list[str]:
+    """What the terminal was told, problems first, but for what the page says elsewhere (labels, settings, split)."""
+    elsewhere = {*outcome.check.lines(), *outcome.split.warnings}
+    told = [line for line in outcome.told if line not in elsewhere and not line.startswith(("settings: ", "split: "))]
+    told += [f"{part}: {finding.line()}" for part, result in outcome.scores.items() for finding in result.findings]
+    if outcome.operating is None and "validation" in outcome.scores:
+        told.append(NOTHING_RIGHT)
+    serious = [finding.line() for finding in outcome.check.serious]
+    told = [f"problem: {line}" for line in serious] + told
+    return sorted(dict.fromkeys(told), key=lambda line: not line.startswith("problem: "))
 
 
 def published_table(published: Published, scores: Mapping[str, Evaluation]) -> Table:

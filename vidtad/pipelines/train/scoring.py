@@ -1,16 +1,19 @@
 """Scores of a bundle on held-out videos, in memory: during training, and at its end."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
 
 from vidtad.evaluation import Evaluation, Extras
-from vidtad.evaluation.files import add_extras
-from vidtad.evaluation.protocols import Protocol
+from vidtad.evaluation.files import TRAINING_PROTOCOL, add_extras, detect_protocol
+from vidtad.evaluation.protocols import Protocol, protocol_named
 from vidtad.evaluation.scoring import evaluate
-from vidtad.features import Features
+from vidtad.features import Features, StoredRows, content_sha256
 from vidtad.formats.label_types import Labels
 from vidtad.formats.tables import Annotations, Predictions
 from vidtad.heads.registry import load_detector
@@ -22,6 +25,7 @@ from vidtad.pipelines.train.data import Split
 from vidtad.pipelines.train.mistakes import best_operating_point, blind_predictions
 from vidtad.pipelines.train.report import Outcome
 from vidtad.training.plan import Facts, Plan
+from vidtad.training.published import Published
 from vidtad.training.video import TrainingVideo
 
 KEPT = ("protocol", "average_mAP", "mAP", "tiou_thresholds", "videos", "instances", "ap", "bootstrap")
@@ -114,6 +118,20 @@ class Scorer:
         return evaluate(self.data.truth(names), found, self.protocol).average_mAP
 
 
+def rules_of(asked: str | None, published: Published | None, truth: Annotations) -> tuple[Protocol, str]:
+    """The protocol of a run, and a sentence on which it is and whether `vidtad evaluate` would take another one."""
+    name, why = asked, "as asked"
+    if name is None:
+        name, why = (published.protocol, "that of the preset") if published else (TRAINING_PROTOCOL, "the default here")
+    protocol, usual = protocol_named(name), detect_protocol(truth)
+    sentence = f"scores: protocol {protocol.line()} ({why})"
+    if usual.name != protocol.name:
+        sentence += (
+            f"; `vidtad evaluate` takes {usual.name} for such labels: pass it --protocol {protocol.name} to compare"
+        )
+    return protocol, sentence
+
+
 def final_outcome(bundle: Bundle, data: Data, plan: Plan, scorer: Scorer, check: Check) -> Outcome:
     """The bundle with its scores and the display score chosen on validation, and what the report shows."""
     scores: dict[str, Evaluation] = {}
@@ -144,3 +162,19 @@ def final_outcome(bundle: Bundle, data: Data, plan: Plan, scorer: Scorer, check:
         operating=operating,
         blind=blind,
     )
+
+
+def digest_of(plan: Plan, data: Data, model: str, seed: int) -> str:
+    """Name of a run: equal for equal settings, labels and features."""
+    making = [
+        (name, held.provenance.fingerprint() if held.provenance.source_sha256 else content_sha256(_place(held)))
+        for name, held in sorted(data.features.items())
+    ]
+    segments = [(v.name, v.segments.round(6).tolist(), v.labels.tolist()) for v in data.training]
+    parts = [plan.to_json(), seed, model, data.classes, making, segments, data.split.validation]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+
+
+def _place(held: Features) -> Path:
+    """The array file."""
+    return held.values.path if isinstance(held.values, StoredRows) else Path(held.video.path)

@@ -1,7 +1,5 @@
 """Labels and videos (or features) to a detector bundle with its scores and a report: the work of `vidtad train`."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -17,7 +15,7 @@ from vidtad.errors import InputError
 from vidtad.evaluation import Evaluation
 from vidtad.evaluation.protocols import protocol_named
 from vidtad.extractors import GIVEN, find, streams_of
-from vidtad.features import Features, StoredRows, content_sha256
+from vidtad.features import Features
 from vidtad.formats.label_reading import read_labels
 from vidtad.formats.label_types import Labels
 from vidtad.heads.registry import HEADS, head_named
@@ -27,7 +25,7 @@ from vidtad.pipelines.claims import claimed_training
 from vidtad.pipelines.extract.extraction import Decoding
 from vidtad.pipelines.extract.flow_cache import check_flow_from
 from vidtad.pipelines.train.agnostic import one_class, scores_of_videos
-from vidtad.pipelines.train.callbacks import Watcher, board_of, reporter
+from vidtad.pipelines.train.callbacks import Watcher, board_of, recorded, reporter
 from vidtad.pipelines.train.data import (
     Extraction,
     Foreign,
@@ -49,7 +47,7 @@ from vidtad.pipelines.train.extractor import (
 )
 from vidtad.pipelines.train.mistakes import Operating
 from vidtad.pipelines.train.report import report_html
-from vidtad.pipelines.train.scoring import Data, Scorer, final_outcome
+from vidtad.pipelines.train.scoring import Data, Scorer, digest_of, final_outcome, rules_of
 from vidtad.pipelines.train.third_party_features import assumption, is_bare
 from vidtad.runtime.files import still_there, write_json, write_text
 from vidtad.runtime.sources import Source
@@ -151,6 +149,7 @@ def run_training(job: TrainingJob, watcher: Watcher = Watcher()) -> Trained:
 
 
 def _trained(job: TrainingJob, recipe: Recipe, watcher: Watcher) -> Trained:
+    watcher, told = recorded(watcher)
     annotations = Source(job.annotations)  # what the bundle names is what was read, however long training takes
     labels_sha256 = annotations.sha256 if job.annotations.is_file() else None
     labels, material, found = _checked(job, watcher)
@@ -164,9 +163,10 @@ def _trained(job: TrainingJob, recipe: Recipe, watcher: Watcher) -> Trained:
         watcher.say(f"settings: {reason}")
     torch.manual_seed(job.seed)
     head = recipe.head(plan, data.training)
-    folder = job.work / f"training-{_digest(job, plan, data)}"
+    folder = job.work / f"training-{digest_of(plan, data, job.model, job.seed)}"
     frame = _frame(job, plan, data, chosen, watcher, labels_sha256)
-    protocol = protocol_named(job.protocol or (published.protocol if published else "thumos14"))
+    protocol, sentence = rules_of(job.protocol, published, labels.table)
+    watcher.say(sentence)
     scorer = Scorer(data, frame, protocol, plan.schedule.epochs, job.device)
     with ExitStack() as stack:
         board = board_of(folder, job.tensorboard)
@@ -182,7 +182,7 @@ def _trained(job: TrainingJob, recipe: Recipe, watcher: Watcher) -> Trained:
             evaluate=scorer if data.split.validation else None,
         )
     outcome = final_outcome(frame(result.state), data, plan, scorer, found)
-    outcome = replace(outcome, records=result.records, videos=material.videos)
+    outcome = replace(outcome, records=result.records, videos=material.videos, told=told)
     bundle = outcome.bundle
     report = job.out.with_name(f"{job.out.stem}.report.html")
     if not join().rank:
@@ -349,22 +349,6 @@ def _data(job: TrainingJob, recipe: Recipe, labels: Labels, features: Mapping[st
     facts = Facts.of(training, len(classes), step_s, grids[0].span / grids[0].stride)
     scored = learnt if scores is None else used
     return Data(scored, features, split, classes, training, facts, scores, recipe.fuses_geometric)
-
-
-def _digest(job: TrainingJob, plan: Plan, data: Data) -> str:
-    """Name of a run: equal for equal settings, labels and features."""
-    making = [
-        (name, held.provenance.fingerprint() if held.provenance.source_sha256 else content_sha256(_place(held)))
-        for name, held in sorted(data.features.items())
-    ]
-    segments = [(v.name, v.segments.round(6).tolist(), v.labels.tolist()) for v in data.training]
-    parts = [plan.to_json(), job.seed, job.model, data.classes, making, segments, data.split.validation]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
-
-
-def _place(held: Features) -> Path:
-    """The array file."""
-    return held.values.path if isinstance(held.values, StoredRows) else Path(held.video.path)
 
 
 def _frame(
