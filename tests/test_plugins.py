@@ -18,6 +18,7 @@ from tests.clips import numbered_frames, write_clip
 from tests.training.test_loop import planted_videos
 from vidtad.extractors import PRESETS
 from vidtad.features import Features, Grid, Provenance, save_features
+from vidtad.pipelines.extract.load import load_extractor
 from vidtad.video import VideoInfo
 
 RATE = Fraction(15)
@@ -79,13 +80,14 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def planted(folder: Path) -> Path:
     """Features of six videos in `folder`/features, as of an extractor that exists; returns the label file."""
     convention, database = PRESETS["tiny3d"].convention, {}
+    weights = load_extractor("tiny3d", "random:0").weights_sha256
     settings = {**convention.to_json(), "random_weights": True}
     for video in planted_videos(6):
         steps, frames = len(video.values), len(video.values) * convention.stride
         values = np.pad(video.values, ((0, 0), (0, convention.width - video.values.shape[1])))
         info = VideoInfo(f"{video.name}.mp4", 64, 48, RATE, float(frames / RATE), frames)
         grid = Grid.regular(RATE, convention.stride, convention.window, steps)
-        provenance = Provenance("tiny3d", convention.channels, "random:0", "", "cd" * 32, settings)
+        provenance = Provenance("tiny3d", convention.channels, "random:0", weights, "cd" * 32, settings)
         save_features(Features(values, grid, info, provenance), folder / "features", video.name)
         seconds = grid.seconds(video.segments - 0.5).clip(0, info.duration_s)
         database[video.name] = {
