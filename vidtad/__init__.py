@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["PeopleOptions", "__version__", "detect", "evaluate", "extract", "train"]
 
 if TYPE_CHECKING:

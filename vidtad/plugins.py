@@ -5,7 +5,6 @@ A plug-in is a package that somebody installed; a downloaded file never brings c
 
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from importlib import metadata
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -19,8 +18,10 @@ def installed(group: str, kind: type[T], taken: Collection[str]) -> dict[str, T]
     """{name: object} of the entry points of `group` (`vidtad.heads`, ...), each of class `kind`.
 
     One that fails to import, is of another class, or has a name in `taken` or of an earlier one is left out with a
-    PluginWarning that names it and its package.
+    PluginWarning that names it and its package, which worker processes leave to the one that started them.
     """
+    from importlib import metadata
+
     known: dict[str, T] = {}
     for point in metadata.entry_points(group=group):
         package = point.dist.name if point.dist else "an unnamed package"
@@ -29,15 +30,22 @@ def installed(group: str, kind: type[T], taken: Collection[str]) -> dict[str, T]
             value: Any = point.load()
         except Exception as error:
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            warnings.warn(f"{where} cannot be imported ({reason}); it is left out", PluginWarning, stacklevel=2)
+            _warn(f"{where} cannot be imported ({reason}); it is left out")
             continue
         if not isinstance(value, kind):
-            warnings.warn(f"{where} is no {kind.__name__}; it is left out", PluginWarning, stacklevel=2)
+            _warn(f"{where} is no {kind.__name__}; it is left out")
         elif point.name in taken or point.name in known:
-            warnings.warn(f"{where}: the name is taken; it is left out", PluginWarning, stacklevel=2)
+            _warn(f"{where}: the name is taken; it is left out")
         else:
             known[point.name] = value
     return known
+
+
+def _warn(sentence: str) -> None:
+    from multiprocessing import parent_process
+
+    if parent_process() is None:
+        warnings.warn(sentence, PluginWarning, stacklevel=3)
 
 
 class Table(Mapping[str, T], Generic[T]):

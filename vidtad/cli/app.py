@@ -3,6 +3,9 @@
 import io
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -27,6 +30,7 @@ from vidtad.cli.report import report
 from vidtad.cli.synth import synth
 from vidtad.cli.train import train
 from vidtad.errors import InputError, VidtadError, out_of_memory
+from vidtad.plugins import PluginWarning
 
 
 class _Group(TyperGroup):
@@ -36,7 +40,8 @@ class _Group(TyperGroup):
         if isinstance(sys.stdout, io.TextIOWrapper):  # a character that the terminal does not know ends no run
             sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(ctx)
+            with _plugin_warnings():
+                return super().invoke(ctx)
         except VidtadError as error:
             _fail(str(error), 2 if isinstance(error, InputError) else 1)
         except KeyboardInterrupt as error:
@@ -57,6 +62,23 @@ class _Group(TyperGroup):
             if out_of_memory(error):
                 _fail("out of memory; try a smaller --batch, or --device cpu where it was a GPU's", 1)
             _fail(f"internal error ({type(error).__name__}: {error}); set VIDTAD_TRACEBACK=1 to see where", 1)
+
+
+@contextmanager
+def _plugin_warnings() -> Iterator[None]:
+    """What is said of plug-ins that were left out goes to the user as one line; other warnings as before."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", PluginWarning)
+        before = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, PluginWarning):
+                note(" ".join(str(message).split()))
+            else:
+                before(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def _fail(sentence: str, code: int) -> None:

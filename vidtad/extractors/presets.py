@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from vidtad.extractors.base import ClipConvention
 from vidtad.models import i3d, slowfast, tiny3d
+from vidtad.plugins import Table
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,7 @@ _LARGE = partial(_torchvision, crop=224, resize=256)
 _MVIT = partial(_LARGE, fps=Fraction(15, 2), mean=(0.45 * 255,) * 3, std=(0.225 * 255,) * 3)
 _SWIN = partial(_LARGE, mean=(0.485 * 255, 0.456 * 255, 0.406 * 255), std=(0.229 * 255, 0.224 * 255, 0.225 * 255))
 
-PRESETS: dict[str, Preset] = {
+_OWN: dict[str, Preset] = {
     "i3d": _i3d("i3d/flow"),
     "i3d/flow": _i3d_flow("i3d"),
     "i3d/thumos14": _i3d("i3d/thumos14-flow", **_CMCS),
@@ -287,3 +288,5 @@ PRESETS: dict[str, Preset] = {
     "slowfast/epic": _slowfast("slowfast-epic100", convention=_SLOWFAST),
     "tiny3d": Preset(_TINY3D, tiny3d.Tiny3D),
 }
+PRESETS: Mapping[str, Preset] = Table("vidtad.extractors", Preset, _OWN)
+"""All extractors by name, built in and installed."""

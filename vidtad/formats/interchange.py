@@ -10,20 +10,23 @@ from vidtad.formats import ava_timeline, boris, columns_timeline, cvat, elan, la
 from vidtad.formats.cvat import FrameTimes
 from vidtad.formats.document import named, read_text
 from vidtad.formats.shared import Videos, file_stems, from_player, on_player, only
+from vidtad.plugins import Table
 from vidtad.runtime.files import still_there, write_text
 from vidtad.timeline import FORMAT, Timeline, read_timeline
 
 
 @dataclass(frozen=True)
 class Format:
-    """One format. `write` returns {suffix: text}, the main file first; `read` takes (text, videos, path).
+    """One format. `write` takes a timeline and returns {suffix: text}, the main file first.
 
-    one_video: a file holds one video only. by_frame: writer and reader also take the time of every frame.
+    `read` takes (text, videos, path) and returns a timeline; it is asked for texts that `fits` says yes to. A format
+    without them is written only. one_video: a file holds one video only. by_frame: writer and reader also take the
+    time of every frame.
     """
 
     says: str
     write: Callable[..., Mapping[str, str]]
-    read: Callable[..., Timeline]
+    read: Callable[..., Timeline] | None = None
     fits: Callable[[str], bool] | None = None
     one_video: bool = False
     by_frame: bool = False
@@ -31,7 +34,7 @@ class Format:
     """Whether its times are those of a player, which counts from the container's start, not from the first frame."""
 
 
-FORMATS: Mapping[str, Format] = {
+_OWN = {
     "activitynet": Format("ActivityNet results JSON", columns_timeline.write_activitynet, columns_timeline.read),
     "annotations": Format(
         "ActivityNet ground truth JSON, to train on", columns_timeline.write_annotations, columns_timeline.read
@@ -49,6 +52,8 @@ FORMATS: Mapping[str, Format] = {
     "boris": Format("BORIS tabular events", boris.write, boris.read, boris.fits, on_player=True),
     "thumos": Format("THUMOS'14 detection text", columns_timeline.write_thumos, columns_timeline.read),
 }
+FORMATS: Mapping[str, Format] = Table("vidtad.formats", Format, _OWN)
+"""All formats by name, built in and installed."""
 OTHER_NAMES = {"eaf": "elan", "webvtt": "vtt", "via3": "via", "subrip": "srt", "label-studio": "labelstudio"}
 
 
@@ -152,7 +157,7 @@ def read_any(
                 timeline.results, {**timeline.videos, **_same(known, timeline)}, timeline.detector, timeline.people
             )
         for format_ in FORMATS.values():
-            if format_.fits is not None and format_.fits(text):
+            if format_.read is not None and format_.fits is not None and format_.fits(text):
                 if format_.by_frame:
                     return format_.read(text, known, path, frame_times, between=between)
                 return _placed(format_.read(text, known, path), known, format_)

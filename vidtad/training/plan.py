@@ -88,16 +88,17 @@ def with_options(plan: Plan, asked: Mapping[str, Any]) -> Plan:
     """The plan with some of its options as asked; of `losses` single entries may be given. Raises InputError."""
     unknown = sorted(asked.keys() - plan.options.keys())
     losses = asked.get("losses", {})
-    known = plan.options["losses"].keys()
+    own = plan.options.get("losses", {})
+    known = own.keys()
     wrong = unknown or (sorted(losses.keys() - known) if isinstance(losses, Mapping) else ["losses"])
     if wrong:
         raise InputError(
-            f"training options {', '.join(wrong)}: this model takes {', '.join(plan.options)}, and of losses "
-            f"{', '.join(plan.options['losses'])}"
+            f"training options {', '.join(wrong)}: this model takes {', '.join(plan.options) or 'none'}"
+            f"{', and of losses ' + ', '.join(own) if own else ''}"
         )
     if not asked:
         return plan
-    merged = {**plan.options, **asked, "losses": {**plan.options["losses"], **losses}}
+    merged = {**plan.options, **asked, **({"losses": {**own, **losses}} if own else {})}
     return replace(plan, options=merged, reasons=(*plan.reasons, f"as asked: {', '.join(sorted(asked))}"))
 
 
