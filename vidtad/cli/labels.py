@@ -14,7 +14,9 @@ MOST_PLACES = 50
 
 labels = typer.Typer(help="Check and convert label files.", no_args_is_help=True, rich_markup_mode=None)
 
-File = Annotated[Path, typer.Argument(help="ActivityNet JSON, CSV, ELAN, BORIS, VIA or Label Studio; or a folder.")]
+File = Annotated[
+    Path, typer.Argument(help="Labels: JSON, CSV, ELAN, BORIS, VIA, CVAT, Label Studio, SRT, VTT; or a folder.")
+]
 FrameRate = Annotated[
     float | None, typer.Option(min=0.1, help="Frames a second of labels that count frames (Label Studio).")
 ]
