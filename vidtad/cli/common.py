@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from vidtad.pipelines.batches.local import Item, Setup, Task, Watch
 
 _BREAK = re.compile(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]\s*")
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 FEATURE_SUFFIX = ".npy"
 
 MOST_NAMED = 5
@@ -35,11 +35,17 @@ ReportProgress = Callable[[int, "int | None"], None]
 
 
 def visible(text: object) -> str:
-    """Text for a terminal: control characters of names and labels, which could rewrite what it shows, as `\\x1b`.
+    """One line of text for a terminal: what in names and labels could rewrite what it shows, as `\\x1b`.
 
-    Passwords and signatures in addresses are masked.
+    That is control characters, breaks of lines, and turns of the direction of writing. Passwords and signatures in
+    addresses are masked.
     """
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", masked(str(text)))
+    return _CONTROL.sub(_escape, masked(str(text)))
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def say(text: object, *, err: bool = False) -> None:
@@ -78,7 +84,8 @@ def print_table(content: "Table", *, bold: str | None = None) -> None:
         table.add_row(*(Text(visible(cell)) for cell in row), style="bold" if row[0] == bold else None)
     print_whole(table)
     if content.note:
-        say(content.note)
+        for line in content.note.split("\n"):
+            say(line)
 
 
 def print_whole(table: "RichTable") -> None:

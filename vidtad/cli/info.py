@@ -35,7 +35,8 @@ def info(
         note(warning)
     for key, value in document.items():
         if key == "frame_times_s":
-            say("\n".join(f"{time_s:.6f}" for time_s in value))
+            for time_s in value:
+                say(f"{time_s:.6f}")
         elif key != "warnings":
             say(f"{key}: {plain(value)}")
 

@@ -9,6 +9,7 @@ from math import ceil, floor
 from xml.etree import ElementTree
 
 from vidtad.errors import InputError
+from vidtad.runtime.names import is_device
 from vidtad.timeline import PersonBox, Segment, Timeline, VideoInfo
 
 Videos = Mapping[str, VideoInfo]
@@ -154,10 +155,11 @@ def file_name_part(text: str, letters: int, most: int) -> str:
 
 
 def file_stems(names: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
-    """{video: a file name without suffix}: distinct, and never leading out of a folder whatever the id holds."""
+    """{video: a file name without suffix}: distinct, and one on every system whatever the id holds."""
     used, found = {name.lower() for name in taken}, {}
     for name in names:
         plain = file_name_part(name, 120, 200).lstrip(".").strip() or "video"
+        plain = f"_{plain}" if is_device(plain) else plain
         stem, count = plain, 1
         while stem.lower() in used:
             count += 1

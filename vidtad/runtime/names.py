@@ -16,13 +16,18 @@ LONGEST = 200
 """Bytes of a name that files are named by; file systems take 255, and suffixes are added."""
 
 
+def is_device(name: str) -> bool:
+    """Whether Windows takes a file of this name, whatever its suffix, for a device."""
+    return name.split(".")[0].strip().lower() in _DEVICES
+
+
 def unfit(name: str) -> str:
     """Why no file can be named by this on every system, in words; "" where one can."""
     if not name.strip() or name.strip(". ") == "":
         return "it is empty or made of dots"
     if any(letter in '/\\:*?"<>|' or ord(letter) < 32 for letter in name):
         return "it holds a character that file names cannot have"
-    if name.split(".")[0].strip().lower() in _DEVICES:
+    if is_device(name):
         return "Windows takes it for a device"
     if len(name.encode(errors="surrogatepass")) > LONGEST:
         return f"it is longer than {LONGEST} bytes"
