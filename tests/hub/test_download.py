@@ -130,7 +130,7 @@ def test_wrong_hash_is_not_kept(served):
 
 
 def test_without_a_published_hash_the_first_one_is_kept_to(served):
-    trusting = checkpoint(served, sha256=None)
+    trusting = checkpoint(served, sha256=None, layout="unread")
     path = fetch(trusting)
     assert record_path(path).read_text() == HASH + "\n"
     assert fetch(trusting) == path
@@ -176,9 +176,9 @@ def test_cut_off_every_time_keeps_what_came_for_the_next_run(served):
 def test_a_file_that_changed_on_the_server_comes_whole(served):
     served.cut_after = [1000, 1000, 1000]
     with pytest.raises(RunError):
-        fetch(checkpoint(served, sha256=None))
+        fetch(checkpoint(served, sha256=None, layout="unread"))
     served.body, served.etag = BODY[::-1], '"two"'
-    assert fetch(checkpoint(served, sha256=None)).read_bytes() == BODY[::-1]
+    assert fetch(checkpoint(served, sha256=None, layout="unread")).read_bytes() == BODY[::-1]
     assert served.requests[-1] == "bytes=3000-"
 
 
@@ -189,7 +189,7 @@ def test_a_server_without_ranges_sends_all_again(served):
 
 def test_without_a_mark_of_the_version_nothing_is_joined_unverified(served):
     served.cut_after, served.etag = [1000], ""
-    assert fetch(checkpoint(served, sha256=None)).read_bytes() == BODY
+    assert fetch(checkpoint(served, sha256=None, layout="unread")).read_bytes() == BODY
     assert served.requests == [None, None]
 
 
@@ -205,7 +205,7 @@ def test_a_complete_leftover_is_fetched_anew(served):
 def test_redirects_off_the_web_are_refused(served, target):
     served.redirect = target
     with pytest.raises(RunError, match=r"redirected to .*not followed"):
-        fetch(checkpoint(served, sha256=None))
+        fetch(checkpoint(served, sha256=None, layout="unread"))
     assert not checkpoint_path(checkpoint(served)).exists()
     assert served.requests == [None]
 
@@ -347,8 +347,16 @@ def test_a_file_of_unknown_length_must_read_as_weights(served, tmp_path):
     served.says_length = False
     unhashed = checkpoint(served, sha256=None, layout="torch")
     served.body = whole[: len(whole) // 2]
-    with pytest.raises(RunError, match=r"does not read as weights .*may be cut off and was not kept"):
+    with pytest.raises(RunError, match=r"does not read as weights .*may be cut off or another file, and was not kept"):
         fetch(unhashed)
     assert not checkpoint_path(unhashed).exists() and not list(checkpoint_path(unhashed).parent.glob("*.part*"))
     served.body = whole
     assert fetch(unhashed).read_bytes() == whole
+
+
+def test_a_page_under_another_name_is_not_kept_for_weights(served):
+    served.body = b"<!DOCTYPE html><title>Quota exceeded</title>" + b" " * 2000
+    unhashed = checkpoint(served, sha256=None, layout="torch")
+    with pytest.raises(RunError, match=r"does not read as weights .*was not kept"):
+        fetch(unhashed)
+    assert not checkpoint_path(unhashed).exists()

@@ -131,8 +131,8 @@ def _download(checkpoint: Checkpoint, path: Path, progress: ReportProgress) -> P
             f"{checkpoint.url}: what came is not the published file (SHA-256 {digest[:16]}, expected "
             f"{checkpoint.sha256}) and was not kept; {_by_hand(checkpoint)}"
         )
-    if not whole and not checkpoint.sha256 and not checkpoint.md5:
-        _check_whole(checkpoint, part)
+    if not checkpoint.sha256 and not checkpoint.md5:
+        _check_unhashed(checkpoint, part, whole)
     write_text(record_path(path), digest + "\n")
     try:
         os.replace(part, path)
@@ -142,8 +142,8 @@ def _download(checkpoint: Checkpoint, path: Path, progress: ReportProgress) -> P
     return path
 
 
-def _check_whole(checkpoint: Checkpoint, part: Path) -> None:
-    """Raise RunError unless a file of unknown length and without a published hash reads as what it should be."""
+def _check_unhashed(checkpoint: Checkpoint, part: Path, whole: bool) -> None:
+    """Raise RunError unless a file without a published hash reads as weights, or else came with its length (`whole`)."""
     from vidtad.hub.reading import LAYOUTS, read_checkpoint
 
     if checkpoint.layout in LAYOUTS:
@@ -152,10 +152,12 @@ def _check_whole(checkpoint: Checkpoint, part: Path) -> None:
             return
         except InputError as error:
             reason = f"what came does not read as weights ({error})"
+    elif whole:
+        return
     else:
         reason = "the server did not say how long the file is, and no hash of it is published"
     _forget(part)
-    raise RunError(f"{checkpoint.url}: {reason}, so it may be cut off and was not kept; {_by_hand(checkpoint)}")
+    raise RunError(f"{checkpoint.url}: {reason}, so it may be cut off or another file, and was not kept; {_by_hand(checkpoint)}")
 
 
 def _transfer(checkpoint: Checkpoint, part: Path, progress: ReportProgress) -> tuple[str, bool]:
