@@ -253,6 +253,13 @@ def test_what_people_corrected_wins_over_the_prediction(tmp_path: Path) -> None:
     assert truth["database"]["match"]["annotations"] == [{"label": "hop", "segment": [1.0, 2.0]}]
 
 
+def test_annotations_claim_no_duration_that_nobody_stated(tmp_path: Path) -> None:
+    path = tmp_path / "a.srt"
+    path.write_text("1\n00:00:01,000 --> 00:00:02,000\nhop\n")
+    truth = json.loads(render(read_any(path), "annotations")[".annotations.json"])
+    assert [list(video) for video in truth["database"].values()] == [["subset", "annotations"]]
+
+
 def test_ava_numbers_are_avas_own_where_the_names_are(tmp_path: Path) -> None:
     def ids(labels: list[str]) -> tuple[set[str], bool]:
         people = tuple(PersonBox(1.0, k, (0.1, 0.1, 0.5, 0.5), 1.0, ((label, 0.5),)) for k, label in enumerate(labels))

@@ -1,6 +1,7 @@
 """Timelines as ActivityNet results, ActivityNet annotations, CSV and THUMOS text; and any of these read back."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,11 +26,20 @@ def write_activitynet(timeline: Timeline) -> dict[str, str]:
 
 
 def write_annotations(timeline: Timeline) -> dict[str, str]:
-    """Ground truth for `vidtad train` and `vidtad evaluate`: every segment as true, in order of time."""
+    """Ground truth for `vidtad train` and `vidtad evaluate`: every segment as true, in order of time.
+
+    A video that nothing is known of but its segments has no `duration`: the end of the last one is none.
+    """
+
+    def duration(name: str, found: Sequence[Segment]) -> dict[str, float]:
+        info = timeline.videos[name]
+        known = info.fps or info.duration_s > max((s.end_s for s in found), default=0.0)
+        return {"duration": info.duration_s} if known else {}
+
     database = {
         name: {
             "subset": "training",
-            "duration": timeline.videos[name].duration_s,
+            **duration(name, found),
             "annotations": [
                 {"label": s.label, "segment": [s.start_s, s.end_s]} for s in sorted(found, key=lambda s: s.start_s)
             ],

@@ -143,7 +143,7 @@ def _download(checkpoint: Checkpoint, path: Path, progress: ReportProgress) -> P
 
 
 def _check_unhashed(checkpoint: Checkpoint, part: Path, whole: bool) -> None:
-    """Raise RunError unless a file without a published hash reads as weights, or else came with its length (`whole`)."""
+    """Raise RunError unless a file without a published hash reads as weights, or else came `whole` by its length."""
     from vidtad.hub.reading import LAYOUTS, read_checkpoint
 
     if checkpoint.layout in LAYOUTS:
@@ -157,7 +157,9 @@ def _check_unhashed(checkpoint: Checkpoint, part: Path, whole: bool) -> None:
     else:
         reason = "the server did not say how long the file is, and no hash of it is published"
     _forget(part)
-    raise RunError(f"{checkpoint.url}: {reason}, so it may be cut off or another file, and was not kept; {_by_hand(checkpoint)}")
+    raise RunError(
+        f"{checkpoint.url}: {reason}, so it may be cut off or another file, and was not kept; {_by_hand(checkpoint)}"
+    )
 
 
 def _transfer(checkpoint: Checkpoint, part: Path, progress: ReportProgress) -> tuple[str, bool]:
