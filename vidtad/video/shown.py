@@ -37,11 +37,12 @@ class Orientation:
 
 def display_matrix(frame: Any) -> tuple[int, ...] | None:
     """The 3 x 3 display matrix of a decoded frame (PyAV), row by row in 16.16, of the container or the bitstream."""
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            raw = bytes(data)
-            return struct.unpack("=9i", raw[:36]) if len(raw) >= 36 else None
-    return None
+    from av.sidedata.sidedata import Type
+
+    # By its key: the container iterates over data in av 18 and over keys in av 19.
+    data = frame.side_data.get(Type.DISPLAYMATRIX)
+    raw = b"" if data is None else bytes(data)
+    return struct.unpack("=9i", raw[:36]) if len(raw) >= 36 else None
 
 
 def orientation_of(frame: Any) -> Orientation:
