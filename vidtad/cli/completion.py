@@ -7,8 +7,6 @@ from typing import Any, get_args
 
 Words = Callable[[], Iterable[str]]
 
-HEADS_ON_FEATURES = ("react", "actionformer")
-HEADS_OF_PEOPLE = ("linear", "acar", "acfb", "action-transformer")
 PRESETS = ("thumos14", "activitynet", "activitynet-i3d", "activitynet-tsp", "epic100-verb", "epic100-noun", "ego4d")
 PEOPLE_PRESETS = ("acar-r50", "acar-r101", "action-transformer")
 # The tables of these three import PyTorch, which takes seconds; tests/cli/test_completion.py compares the names.
@@ -39,6 +37,24 @@ def _detectors() -> Iterable[str]:
 
     bundles = [row["name"] for row in list_models() if row["kind"] == "bundle"]
     return [*HEADS, *converters(), *bundles]
+
+
+def _heads() -> Iterable[str]:
+    from vidtad.heads.registry import HEADS
+
+    return HEADS
+
+
+def _trainable() -> Iterable[str]:
+    from vidtad.heads.registry import trainable
+
+    return trainable()
+
+
+def _trainable_on_features() -> Iterable[str]:
+    from vidtad.heads.registry import HEADS
+
+    return [name for name in HEADS if HEADS[name].recipe is not None]
 
 
 def _checkpoints() -> Iterable[str]:
@@ -88,13 +104,13 @@ OFFERS: Mapping[str, Words | tuple[str, ...]] = {
     "extract.stream": ("rgb", "flow"),
     "detect.model": _detectors,
     "detect.formats": _formats,
-    "train.model": (*HEADS_ON_FEATURES, *HEADS_OF_PEOPLE),
+    "train.model": _trainable,
     "train.preset": (*PRESETS, *PEOPLE_PRESETS),
     "train.precision": ("auto", "float32", "bf16"),
     "convert.to": _formats,
-    "adopt.model": HEADS_ON_FEATURES,
+    "adopt.model": _trainable_on_features,
     "adopt.preset": PRESETS,
-    "demo.model": ("react", "actionformer", "motion", *HEADS_OF_PEOPLE),
+    "demo.model": _heads,
     "models.show.name": _models,
     "models.fetch.names": _fetchable,
     "models.add.name": _checkpoints,
