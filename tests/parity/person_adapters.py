@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +28,27 @@ def acar_config(config: Manifest) -> acar.AcarConfig:
 def acar_head(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
     state = slowfast_keys.split_acar(weights(manifest))[1]
     head = acar.load_head(state, acar_config(manifest["config"])).eval()
-    maps, boxes, sizes = head_inputs(manifest, io)
-    return head_outputs(head.run(maps, boxes, sizes))
+    maps, boxes, sizes, back = head_inputs(manifest, io)
+    return head_outputs(head.run(maps, boxes, sizes), back)
 
 
 @torch.inference_mode()
 def acfb_head(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarray]:
     state = slowfast_keys.split_acar(weights(manifest))[1]
     head = acfb.load_acfb(state, acar_config(manifest["config"])).eval()
-    maps, boxes, sizes = head_inputs(manifest, io)
+    maps, boxes, sizes, back = head_inputs(manifest, io)
     banks = []
     for i, first in enumerate(head.encode(maps, boxes, sizes)[2]):
         entry = manifest["inputs"][f"bank{i}"]
         banks.append(drawn_bank(f"bank{i}", (entry["shape"][0], *first.shape[1:]), manifest["seed"]))
-    return head_outputs(head.run(maps, boxes, sizes, banks))
+    return head_outputs(head.run(maps, boxes, sizes, banks), back)
 
 
-def head_inputs(manifest: Manifest, io: Arrays) -> tuple[list[Tensor], list[Tensor], list[tuple[float, float]]]:
+def head_inputs(manifest: Manifest, io: Arrays) -> tuple[list[Tensor], list[Tensor], list[tuple[float, float]], Tensor]:
     maps = [unit_scale_input(name, manifest).abs() for name in ("slow", "fast")]
-    rois = torch.from_numpy(io["rois"])
-    boxes = [rois[start:end, 1:] for start, end in pairwise(io["roi_ids"].tolist())]
-    return maps, boxes, io["sizes_before_padding"].tolist()
+    boxes, back = roi.by_clip(torch.from_numpy(io["rois"]), len(maps[0]))
+    assert [len(own) for own in boxes] == np.diff(io["roi_ids"]).tolist(), "roi_ids counts the boxes of each clip"
+    return maps, boxes, io["sizes_before_padding"].tolist(), back
 
 
 def drawn_bank(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
@@ -59,14 +58,14 @@ def drawn_bank(name: str, shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.from_numpy(np.abs(drawn).reshape(shape))
 
 
-def head_outputs(found: acar.AcarOutput) -> dict[str, np.ndarray]:
+def head_outputs(found: acar.AcarOutput, back: Tensor) -> dict[str, np.ndarray]:
     outputs = {
         "effective_hw": torch.tensor([[m.shape[2] + 2, m.shape[3] + 2] for m in found.first_order]),
         "reduced_sub": found.reduced[:, ::32],
-        "roi_feats": found.actors,
-        "high_order": found.high_order,
-        "logits": found.logits,
-        "scores": acar.scores(found.logits),
+        "roi_feats": found.actors[back],
+        "high_order": found.high_order[back],
+        "logits": found.logits[back],
+        "scores": acar.scores(found.logits)[back],
     }
     for i, (first, relations) in enumerate(zip(found.first_order, found.relations, strict=True)):
         outputs[f"first_order_sub_{i}"] = first[:, ::32]
@@ -79,9 +78,7 @@ def roi_head(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarr
     config, boxes = manifest["config"], torch.from_numpy(io["boxes"])
     state = {key.removeprefix("head."): value for key, value in weights(manifest).items()}
     maps = [unit_scale_input(name, manifest).abs() for name in ("slow", "fast")]
-    places = [torch.nonzero(boxes[:, 0] == i).flatten() for i in range(len(maps[0]))]
-    clips = [boxes[place, 1:] for place in places]
-    order = torch.cat(places).argsort()  # from the order of clips to that of the boxes
+    clips, back = roi.by_clip(boxes, len(maps[0]))
     assert config["spatial_scale"] == 1 / roi.STRIDE
     outputs = {}
     for variant in config["variants"]:
@@ -91,7 +88,7 @@ def roi_head(manifest: Manifest, io: Arrays, folder: Path) -> dict[str, np.ndarr
         head.dropout.register_forward_hook(lambda _, inputs, output, rows=rows: rows.append(output))
         logits = head(maps, clips)
         named = {"roi_feats": rows[0], "logits": logits, "scores": head.scores(logits)}
-        outputs.update({f"{name}_{variant}": tensor[order].numpy() for name, tensor in named.items()})
+        outputs.update({f"{name}_{variant}": tensor[back].numpy() for name, tensor in named.items()})
     return outputs
 
 

@@ -36,6 +36,20 @@ def scores(logits: Tensor) -> Tensor:
     return activate(logits, POSES)
 
 
+def by_clip(regions: Tensor, clips: int) -> tuple[list[Tensor], Tensor]:
+    """Boxes of several clips in any order -> those of each clip, and the way back.
+
+    regions (n, 5) float: number of the clip, then x1 y1 x2 y2. Returns `clips` tensors (n_i, 4), in which the order
+    is kept, and int64 (n,): a head's output for these boxes, indexed by it, is in the order of `regions`. Raises
+    InputError when a box is of no clip.
+    """
+    number = regions[:, 0]
+    if not ((number >= 0) & (number < clips) & (number == number.floor())).all():
+        raise InputError(f"a box belongs to one of {clips} clips, numbered from 0")
+    order = number.argsort(stable=True)
+    return [regions[number == clip, 1:] for clip in range(clips)], order.argsort()
+
+
 def box_features(
     maps: Tensor,
     boxes: Sequence[Tensor],
