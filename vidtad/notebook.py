@@ -28,9 +28,8 @@ def dataframe(timeline: "Timeline") -> Any:
         import pandas
     except ImportError as error:
         raise InputError(f"a data frame needs pandas: pip install pandas ({error})") from error
-    least = timeline.display_score
     rows = [
-        (name, s.start_s, s.end_s, s.label, s.score, s.track, least is None or s.score >= least)
+        (name, s.start_s, s.end_s, s.label, s.score, s.track, timeline.shows(s))
         for name, found in timeline.results.items()
         for s in sorted(found, key=lambda s: (s.start_s, s.end_s, s.label))
     ]
@@ -44,14 +43,13 @@ def html(timeline: "Timeline", most: int = MOST_SHOWN) -> str:
     best = sorted(every, key=lambda entry: -entry[1].score)[:most]
     several, tracked = len(timeline.videos) > 1, any(s.track is not None for _, s in every)
     kept = [several, True, True, True, True, tracked]
-    least = timeline.display_score
-    pale = [least is not None and s.score < least for _, s in best]
+    pale = [not timeline.shows(s) for _, s in best]
     rows = [
         _row("td", compress((name, *_cells(s)), kept), faint=faint) for (name, s), faint in zip(best, pale, strict=True)
     ]
     head = _row("th", compress(("video", "start", "end", "action", "score", "person"), kept))
     table = f"<table><thead>{head}</thead><tbody>{''.join(rows)}</tbody></table>" if rows else ""
-    after = _after(len(every), len(best), least if any(pale) else None)
+    after = _after(len(every), len(best), timeline.display_score if any(pale) else None)
     return f"<div>{''.join(map(_line, _before(timeline)))}{table}{_line(after)}</div>"
 
 

@@ -86,6 +86,11 @@ class Timeline:
         value = self.detector.get("display_score", usual)
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
+    def shows(self, segment: Segment) -> bool:
+        """Whether a segment reaches the display score."""
+        least = self.display_score
+        return least is None or segment.score >= least
+
     def at_least(self, score: float | None) -> "Timeline":
         """The segments, and the actions of persons, that score at least `score` (None: all); boxes stay."""
         if score is None:
@@ -186,7 +191,6 @@ def timeline_csv(timeline: Timeline) -> str:
     `track` only where persons were followed. `shown`: whether a segment reaches the display threshold.
     """
     tracked = any(s.track is not None for found in timeline.results.values() for s in found)
-    least = timeline.display_score
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow((*CSV_COLUMNS, *(("track",) if tracked else ()), "shown"))
@@ -194,7 +198,7 @@ def timeline_csv(timeline: Timeline) -> str:
         for s in sorted(found, key=lambda s: (s.start_s, s.end_s, s.label)):
             start_s, end_s = s.rounded()
             who = ("" if s.track is None else s.track,) if tracked else ()
-            shown = "yes" if least is None or s.score >= least else "no"
+            shown = "yes" if timeline.shows(s) else "no"
             writer.writerow((name, f"{start_s:.3f}", f"{end_s:.3f}", s.label, f"{s.score:.4g}", *who, shown))
     return text.getvalue()
 

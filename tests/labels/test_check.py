@@ -1,11 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vidtad.formats.label_reading import read_labels
 from vidtad.formats.label_types import Labels
 from vidtad.formats.tables import Annotations
 from vidtad.labels import Check, Duration, check, cleaned
+from vidtad.labels.check import from_first_frame
+from vidtad.labels.subsets import kind_of
 
 TWO = {"a": Duration(10.0, 0.25), "b": Duration(20.0, 0.25)}
 
@@ -141,3 +146,24 @@ def test_cleaned_labels_have_nothing_serious_left(rows: list[tuple[str, str, flo
     left = cleaned(labels_of(*rows), TWO)
     assert (left.table.end - left.table.start >= 0.001).all() and (left.table.start >= 0).all()
     assert not check(left, TWO).serious
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        *(("Training", "train"), ("train_clean", "train"), ("val2017", "validation"), ("Testing ", "test")),
+        *(("valid", "validation"), ("transition", ""), ("tested by me", ""), ("holdout", ""), ("", "")),
+    ],
+)
+def test_a_subset_is_what_its_first_word_says(said: str, kind: str) -> None:
+    assert kind_of(said) == kind
+
+
+def test_each_file_of_a_folder_counts_from_its_own_zero(tmp_path: Path) -> None:
+    (tmp_path / "a.srt").write_text("1\n00:00:03,000 --> 00:00:04,000\nhop\n")
+    (tmp_path / "b.csv").write_text("video,start,end,label\nb,3,4,hop\n")
+    late = {name: Duration(10.0, 0.25, 1.5) for name in "ab"}
+    table = from_first_frame(read_labels(tmp_path), late).table
+    assert {table.videos[v]: start for v, start in zip(table.video, table.start, strict=True)} == {"a": 1.5, "b": 3.0}
+    found = check(read_labels(tmp_path), late).findings
+    assert [f.example[0] for f in found if "moved to its first frame" in f.kind] == ["a"]

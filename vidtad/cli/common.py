@@ -122,11 +122,13 @@ def parse_rate(text: str | None, option: str) -> Fraction | None:
     """A frame rate such as 25, 29.97 or 30000/1001. Raises InputError."""
     if text is None:
         return None
+    from vidtad.video.clock import possible
+
     try:
         rate = fraction_of(text)
     except (ValueError, ZeroDivisionError) as error:
         raise InputError(f"{option} {text[:40]}: not a frame rate; write it like 25 or 30000/1001") from error
-    if not Fraction(1, 100_000) <= rate <= 100_000:
+    if not possible(rate):
         raise InputError(f"{option} {text}: a frame rate lies from 0.00001 to 100000")
     return rate
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from vidtad.errors import InputError
-from vidtad.formats.tables import Findings, index_names
+from vidtad.formats.tables import NOTHING_HAPPENS, Findings, index_names
 
 SEPARATOR = re.compile(r"sep=([,;\t])\r?\n", re.IGNORECASE)
 CLOCK_PART = re.compile(r"\d+\.?\d*(?:[eE][+-]?\d+)?|\.\d+(?:[eE][+-]?\d+)?")
@@ -75,7 +75,7 @@ def parse_json(text: str, path: Path, findings: Findings) -> Any:
             seen: set[str] = set()
             for key, _ in pairs:
                 if key in seen:
-                    findings.add("duplicate id", f"{key!r} (the last one counts)")
+                    findings.add("duplicate id", f"{key!r} (the last one counts)", fate="kept: the last one")
                 seen.add(key)
         return document
 
@@ -170,7 +170,7 @@ def csv_records(text: str, findings: Findings | None = None) -> list[Record]:
         if not any(cell.strip() for cell in row):
             continue
         if findings is not None and any(cell.strip() for cell in row[len(header) :]):
-            findings.add("row with more cells than the header", f"line {number}")
+            findings.add("row with more cells than the header", f"line {number}", fate="kept, without those cells")
         record = Record(zip(header, row + [""] * (len(header) - len(row)), strict=False))
         record.line = number
         records.append(record)
@@ -267,7 +267,7 @@ class SegmentColumns:
 def rows_of(findings: Findings, name: str, rows: Any) -> Sequence[Mapping[str, Any]]:
     """The objects of a video's list; anything else in its place is a finding."""
     if not isinstance(rows, list):
-        findings.add("video without a list of segments", f"{name}: {_short(rows)}")
+        findings.add("video without a list of segments", f"{name}: {_short(rows)}", fate=NOTHING_HAPPENS)
         return []
     good = [row for row in rows if isinstance(row, dict)]
     if len(good) != len(rows):

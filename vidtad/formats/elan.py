@@ -111,7 +111,7 @@ def _media(root: ElementTree.Element, into: Gather) -> tuple[str, float]:
         return "", 0.0
     films = [url for url, kind, _ in linked if kind.startswith("video")]
     if len(films) > 1:
-        into.findings.add("several videos are linked, the first is taken", ", ".join(films), serious=False)
+        into.findings.add("several videos are linked, the first is taken", ", ".join(films), serious=False, fate="kept")
     url, _, origin = linked[0]
     try:
         origin_s = int(origin) / 1000

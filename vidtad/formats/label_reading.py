@@ -45,6 +45,7 @@ def _folder(path: Path, frame_rate: float | None) -> Labels:
     into, sources = Gather(), set()
     for file in files:
         with named(file):
+            into.on_player = False
             sources.add(_gather(file, into, frame_rate) or "")
             if "" in sources:
                 raise InputError(f"{file}: in a folder only files of annotation tools and CSV are read; give this file")

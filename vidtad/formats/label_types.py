@@ -16,23 +16,24 @@ from vidtad.runtime.names import composed
 from vidtad.timeline import PersonBox, Segment, Timeline
 from vidtad.video import VideoInfo
 
+ON_PLAYER = "on_player"
+
 
 @dataclass(frozen=True)
 class Labels:
     """Labelled segments, whatever tool they were made with.
 
-    `table` holds videos, classes, segments in seconds, subsets and durations as the file states them, and what
-    its reader noticed. Per video, "" where the file says nothing: `groups` (videos that must not be torn apart
-    by a split: one person, one recording) and `files` (the video file). `fps` float64 is the rate the file
-    states, NaN where it does not.
+    `table` holds videos, classes, segments in seconds, subsets and durations as the file states them, and what its
+    reader noticed. Its `extra` column ON_PLAYER (bool), where there is one, says which times count from the start of
+    the container, as players do, instead of from the first frame. Per video, "" where the file says nothing: `groups`
+    (videos that must not be torn apart by a split: one person, one recording) and `files` (the video file). `fps`
+    float64 is the rate the file states, NaN where it does not.
     """
 
     table: Annotations
     groups: tuple[str, ...]
     files: tuple[str, ...]
     fps: np.ndarray
-    on_player: bool = False
-    """Whether times count from the start of the container, as players do, instead of from the first frame."""
 
     def __post_init__(self) -> None:
         count = len(self.table.videos)
@@ -73,6 +74,8 @@ class Gather:
         self._tracks: list[int | None] = []
         self.people: dict[str, list[PersonBox]] = {}
         self.on_player = False
+        """Whether the times that are added next are those of a player's clock."""
+        self._on_player: list[bool] = []
 
     def video(self, stated: str, **more: Any) -> int:
         """Number of the video stated as this name or path; `more`: subset, group, file, duration, fps.
@@ -96,7 +99,9 @@ class Gather:
         for key, value in more.items():
             if value not in (None, "") and known.setdefault(key, value) != value:
                 example = f"{self.columns.place}{name}: {str(value)[:40]}, before {str(known[key])[:40]}"
-                self.findings.add(f"video with several values of `{key}`, of which the first counts", example)
+                self.findings.add(
+                    f"video with several values of `{key}`, of which the first counts", example, fate="kept"
+                )
         return number
 
     def add(self, video: int, label: Any, start: Any, end: Any, *, score: Any = 1.0, track: int | None = None) -> None:
@@ -110,6 +115,7 @@ class Gather:
             return
         self.columns.add(video, composed(text.strip()), [start, end], score)
         self._tracks.append(track)
+        self._on_player.append(self.on_player)
 
     def timeline(self, videos: Mapping[str, VideoInfo], source: str) -> Timeline:
         """Everything gathered as a timeline: findings are its warnings. `videos`: what is known of videos by id.
@@ -126,7 +132,9 @@ class Gather:
                     self.findings.add("segment without length left out", f"{name}: [{start:g}, {end:g}]")
                 continue
             if start < 0:
-                self.findings.add("segment that begins before its video, cut", f"{name}: [{start:g}, {end:g}]")
+                self.findings.add(
+                    "segment that begins before its video, cut", f"{name}: [{start:g}, {end:g}]", fate="cut"
+                )
             try:
                 segments[name].append(Segment(max(start, 0.0), end, table["labels"][label], score, self._tracks[place]))
             except (ValueError, InputError) as error:
@@ -143,17 +151,21 @@ class Gather:
     def labels(self, source: str) -> Labels:
         """Everything gathered."""
         table = self.columns.columns()
-        places = np.array(self.columns.places, dtype=str)[table["kept"]]
+        kept = table["kept"]
+        extra = {
+            "place": np.array(self.columns.places, dtype=str)[kept],
+            ON_PLAYER: np.array(self._on_player, bool)[kept],
+        }
         del table["score"], table["kept"]
         annotations = Annotations(
             **table,
-            extra={"place": places} if any(places) else {},
+            extra={name: column for name, column in extra.items() if any(column)},
             subset=self._texts("subset"),
             duration=numbers([more.get("duration") for more in self._more]),
             source=source,
             findings=self.findings.result(),
         )
-        return replace(with_columns(annotations, self._more), on_player=self.on_player)
+        return with_columns(annotations, self._more)
 
     def _texts(self, key: str) -> tuple[str, ...]:
         return tuple(str(more.get(key, "")).strip() for more in self._more)

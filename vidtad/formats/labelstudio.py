@@ -104,6 +104,7 @@ def read_labels(document: Any, into: Gather, frame_rate: float | None = None, *,
                 f"task without a frame rate, taken at Label Studio's {DEFAULT_RATE} a second",
                 f"{into.columns.names[video]}; give the rate otherwise",
                 serious=False,
+                fate="kept, at that rate",
             )
 
 
@@ -220,13 +221,13 @@ def _results(task: Mapping[str, Any], name: str, into: Gather) -> list[Mapping[s
     if len(kept) < len(entries):
         into.findings.add("skipped annotation left out", name, len(entries) - len(kept), serious=False)
     if len(kept) > 1:
-        into.findings.add("task with several annotations, one is taken", name, serious=False)
+        into.findings.add("task with several annotations, one is taken", name, serious=False, fate="kept: that one")
     chosen = next((entry for entry in kept if entry.get("ground_truth")), kept[-1] if kept else None)
     if chosen is None:
         predicted = [entry for entry in task.get("predictions") or [] if isinstance(entry, dict)]
         chosen = predicted[0] if predicted else {"result": []}
         if predicted:
-            into.findings.add("prediction taken where nobody annotated", name, serious=False)
+            into.findings.add("prediction taken where nobody annotated", name, serious=False, fate="kept")
     results = chosen.get("result")
     if not isinstance(results, list):
         into.findings.add("annotation without a list of results", name)

@@ -13,6 +13,9 @@ MOST_EXAMPLES = 1000
 """Places of one kind of finding that are kept; the others are counted."""
 MILLISECOND = 1e-3
 """Annotations shorter than that, in seconds, are none, and those no further apart are one."""
+DROPPED = "dropped"
+"""What becomes of a finding unless it says something else: a reader could make nothing of it."""
+NOTHING_HAPPENS = "kept, as one in which nothing happens"
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Finding:
     """Something in the input worth telling: how often it occurs, and one example.
 
     `serious` findings are the ones `--strict` refuses. `examples`: where it occurs, as far as that was noted (at most
-    MOST_EXAMPLES).
+    MOST_EXAMPLES). `fate`: what becomes of it in training, beginning with dropped, cut or kept.
     """
 
     kind: str
@@ -28,6 +31,7 @@ class Finding:
     example: str
     serious: bool = True
     examples: tuple[str, ...] = ()
+    fate: str = DROPPED
 
     def line(self) -> str:
         return f"{self.count} x {self.kind}, e.g. {self.example}"
@@ -43,18 +47,20 @@ class Findings:
         self._counts: dict[str, int] = {}
         self._examples: dict[str, list[str]] = {}
         self._serious: dict[str, bool] = {}
+        self._fates: dict[str, str] = {}
 
-    def add(self, kind: str, example: str, count: int = 1, *, serious: bool = True) -> None:
+    def add(self, kind: str, example: str, count: int = 1, *, serious: bool = True, fate: str = DROPPED) -> None:
         self._counts[kind] = self._counts.get(kind, 0) + count
         self._serious.setdefault(kind, serious)
+        self._fates.setdefault(kind, fate)
         examples = self._examples.setdefault(kind, [])
         if len(examples) < MOST_EXAMPLES:
             examples.append(example)
 
     def result(self) -> tuple[Finding, ...]:
         return tuple(
-            Finding(kind, count, self._examples[kind][0], self._serious[kind], tuple(self._examples[kind]))
-            for kind, count in self._counts.items()
+            Finding(kind, count, examples[0], self._serious[kind], tuple(examples), self._fates[kind])
+            for (kind, count), examples in zip(self._counts.items(), self._examples.values(), strict=True)
         )
 
 

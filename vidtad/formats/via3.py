@@ -118,7 +118,9 @@ def read_labels(document: Mapping[str, Any], into: Gather, videos: Videos | None
             kind = "instant left out: it has no length" if len(entry["z"]) == 1 else "note on a whole file left out"
             into.findings.add(kind, f"{into.columns.names[known[file]]}: {str(key)[:40]}", serious=False)
     if len(used) > 1:
-        into.findings.add("several attributes give labels", " and ".join(sorted(used)), len(used), serious=False)
+        into.findings.add(
+            "several attributes give labels", " and ".join(sorted(used)), len(used), serious=False, fate="kept"
+        )
 
 
 def fits(text: str) -> bool:

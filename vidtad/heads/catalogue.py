@@ -13,7 +13,7 @@ from vidtad.heads.registry import HEADS, converters
 from vidtad.hub.bundle import Bundle, load_bundle, read_document, save_bundle
 from vidtad.hub.download import ReportProgress, cache_dir, checkpoint_path, fetch, published, record_path, verify
 from vidtad.hub.registry import CHECKPOINTS, Checkpoint
-from vidtad.runtime.files import atomic_write, sha256, write_text
+from vidtad.runtime.files import atomic_write, is_file, sha256, write_text
 from vidtad.runtime.sources import read_hashed
 
 __all__ = [
@@ -81,7 +81,7 @@ def resolve_model(name: str | Path) -> tuple[Bundle, str | None]:
     download.
     """
     text = str(name)
-    if _is_file(text):
+    if is_file(Path(text)):
         return load_bundle(Path(text)), None
     if text.endswith(SUFFIX) or "/" in text or os.sep in text or len(text) > 100:
         raise InputError(f"{text[:300]}: no such bundle file")
@@ -121,7 +121,7 @@ def bundle_path(name: str) -> Path | None:
     The demonstration of a person-box head counts under its own name only, not under the head's: there, a dry run or
     further training wants the published size.
     """
-    if _is_file(name):
+    if is_file(Path(name)):
         return Path(name)
     return _installed_path(name) or (_builtins().get(name) if _tells_who(name) else _builtin_path(name))
 
@@ -217,7 +217,7 @@ def show(name: str | Path) -> dict[str, Any]:
     Raises InputError for an unknown name, with the near ones.
     """
     text = str(name)
-    path = Path(text) if _is_file(text) else _installed_path(text) or _builtin_path(text)
+    path = Path(text) if is_file(Path(text)) else _installed_path(text) or _builtin_path(text)
     checkpoint = CHECKPOINTS.get(text)
     shown: dict[str, Any] = {}
     if path is not None:
@@ -238,13 +238,6 @@ def show(name: str | Path) -> dict[str, Any]:
     if not shown:
         raise InputError(unknown("model", text, [*_bundles(), *_builtins(), *CHECKPOINTS], "see `vidtad models list`"))
     return shown
-
-
-def _is_file(text: str) -> bool:
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):  # too long for a path, or not one at all
-        return False
 
 
 def _add_bundle(path: Path, name: str | None) -> Added:

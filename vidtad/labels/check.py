@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from vidtad.formats.label_types import Labels
-from vidtad.formats.tables import MILLISECOND, Annotations, Finding, Findings, distinct
-from vidtad.labels.fates import NO_CLASS, fate_of, kind_of
+from vidtad.formats.label_types import ON_PLAYER, Labels
+from vidtad.formats.tables import DROPPED, MILLISECOND, NOTHING_HAPPENS, Annotations, Finding, Findings, distinct
+from vidtad.labels.subsets import NO_CLASS, kind_of
 
 FEW = 10
 """Fewer segments of a class than this teach little."""
@@ -86,7 +86,7 @@ class Check:
         lines = self.lines()[: -len(self.findings) or None]
         for finding in self.findings:
             word = "problem" if finding.serious else "note"
-            lines.append(f"{word}: {finding.count} x {finding.kind}; train: {fate_of(finding.kind)}")
+            lines.append(f"{word}: {finding.count} x {finding.kind}; train: {finding.fate}")
             examples = finding.examples or (finding.example,)
             lines += [f"  {example}" for example in examples[:most]]
             if len(examples) > most:
@@ -107,7 +107,7 @@ class Check:
             "most_at_once": self.together,
             "labelled_share": self.labelled,
             "findings": [
-                finding.to_json() | {"train": fate_of(finding.kind), "examples": list(finding.examples)}
+                finding.to_json() | {"train": finding.fate, "examples": list(finding.examples)}
                 for finding in self.findings
             ],
         }
@@ -119,17 +119,15 @@ def check(labels: Labels, durations: Mapping[str, Duration] | None, unused: Coll
     `unused`: videos that are there and that the labels do not name. Nothing is changed; `cleaned` says what
     will be used.
     """
-    findings, on_player = Findings(), labels.on_player
+    findings = Findings()
     if durations is not None:
-        labels = from_first_frame(labels, durations)
-    table = labels.table
-    if durations is not None:
-        late = [name for name in table.videos if on_player and name in durations and durations[name].player_start_s]
-        for name in late:
+        for name in _late(labels, durations):
             example = f"{name}: its frames begin {durations[name].player_start_s:.2f} s after its sound"
-            findings.add("video whose labels were moved to its first frame", example, serious=False)
+            findings.add("video whose labels were moved to its first frame", example, serious=False, fate="kept, moved")
+        labels = from_first_frame(labels, durations)
         _check_presence(labels, durations, unused, findings)
         _check_ends(labels, durations, findings)
+    table = labels.table
     _check_segments(table, _cut(table, _lengths(table, durations or {})), findings)
     _check_names(table, findings)
     _check_subsets(table, findings)
@@ -137,9 +135,9 @@ def check(labels: Labels, durations: Mapping[str, Duration] | None, unused: Coll
     few = [entry for entry in facts if entry.segments < FEW]
     if few:
         named = ", ".join(f"{entry.name} ({entry.segments})" for entry in sorted(few, key=lambda e: e.segments))
-        findings.add(f"class with fewer than {FEW} segments", named, len(few), serious=False)
+        findings.add(f"class with fewer than {FEW} segments", named, len(few), serious=False, fate="kept")
     for number in sorted(set(range(len(table.videos))) - set(table.video.tolist())):
-        findings.add("video without a segment", table.videos[number], serious=False)
+        findings.add("video without a segment", table.videos[number], serious=False, fate=NOTHING_HAPPENS)
     overlapping, together = _overlap(table)
     subsets = tuple((name, table.subset.count(name)) for name in table.subsets)
     return Check(
@@ -185,11 +183,22 @@ def cleaned(labels: Labels, durations: Mapping[str, Duration]) -> Labels:
 def from_first_frame(labels: Labels, durations: Mapping[str, Duration]) -> Labels:
     """The labels with times from the first frame of each video, where they are on the clock of players."""
     table = labels.table
-    late = np.array([durations[name].player_start_s if name in durations else 0.0 for name in table.videos])
-    if not labels.on_player or not late.any():
+    if ON_PLAYER not in table.extra:
         return labels
-    moved = late[table.video]
-    return replace(labels, table=replace(table, start=table.start - moved, end=table.end - moved), on_player=False)
+    late = np.array([durations[name].player_start_s if name in durations else 0.0 for name in table.videos])
+    moved = np.where(table.extra[ON_PLAYER], late[table.video], 0.0)
+    extra = {name: column for name, column in table.extra.items() if name != ON_PLAYER}
+    return replace(labels, table=replace(table, start=table.start - moved, end=table.end - moved, extra=extra))
+
+
+def _late(labels: Labels, durations: Mapping[str, Duration]) -> list[str]:
+    """Videos with times on a player's clock that begin after its zero."""
+    table = labels.table
+    if ON_PLAYER not in table.extra:
+        return []
+    numbers = np.unique(table.video[table.extra[ON_PLAYER]]).tolist()
+    names = [table.videos[number] for number in numbers]
+    return [name for name in names if name in durations and durations[name].player_start_s]
 
 
 def _lengths(table: Annotations, durations: Mapping[str, Duration]) -> np.ndarray:
@@ -220,10 +229,10 @@ def _check_presence(
 ) -> None:
     for name in labels.videos:
         if name not in durations:
-            findings.add("labelled video that is not there", name)
+            findings.add("labelled video that is not there", name, fate=f"{DROPPED}, with its segments")
     for name in sorted(unused):
         example = f"{name} (label it, or list it without segments, to use it)"
-        findings.add("video that the labels do not name", example, serious=False)
+        findings.add("video that the labels do not name", example, serious=False, fate=f"{DROPPED}: it is not used")
 
 
 def _check_ends(labels: Labels, durations: Mapping[str, Duration], findings: Findings) -> None:
@@ -232,9 +241,10 @@ def _check_ends(labels: Labels, durations: Mapping[str, Duration], findings: Fin
     step = np.array([(durations[name].step_s or 0.0) if name in durations else 0.0 for name in table.videos])
     own, cut = length[table.video], _cut(table, length)
 
-    def report(kind: str, wrong: np.ndarray, remark: str = "", serious: bool = True) -> None:
+    def report(kind: str, wrong: np.ndarray, remark: str = "", serious: bool = True, fate: str = DROPPED) -> None:
         for row in np.flatnonzero(wrong).tolist():
-            findings.add(kind, _example(table, row, f", video of {own[row]:.2f} s{remark}"), serious=serious)
+            example = _example(table, row, f", video of {own[row]:.2f} s{remark}")
+            findings.add(kind, example, serious=serious, fate=fate)
 
     inside, whole = cut.end - cut.start, table.end - table.start >= LEAST_S
     beyond = whole & (table.start >= own)
@@ -242,30 +252,32 @@ def _check_ends(labels: Labels, durations: Mapping[str, Duration], findings: Fin
     report("segment that begins after its video ends (left out)", beyond, scale)
     touching = whole & ~beyond & (table.end >= LEAST_S) & (inside < LEAST_S)
     report("segment that lies less than a millisecond inside its video (left out)", touching)
-    report("segment that ends after its video (cut)", (inside >= LEAST_S) & (table.end > own + TOLERANCE_S))
+    late = (inside >= LEAST_S) & (table.end > own + TOLERANCE_S)
+    report("segment that ends after its video (cut)", late, fate="cut to its video")
     if len(table):
         short = (table.end > table.start) & (table.end - table.start < step[table.video]) & np.isfinite(own)
-        report("segment shorter than one feature row, which the detector can hardly see", short, "", False)
+        kind = "segment shorter than one feature row, which the detector can hardly see"
+        report(kind, short, serious=False, fate="kept")
     stated = np.flatnonzero(np.abs(table.duration - length) > np.maximum(TOLERANCE_S, 0.02 * length))
     stated = stated[np.isfinite(length[stated]) & np.isfinite(table.duration[stated])]
     for video in stated.tolist():
         example = f"{table.videos[video]}: labels say {table.duration[video]:.2f} s, the file {length[video]:.2f} s"
-        findings.add("video of another length than the labels state", example)
+        findings.add("video of another length than the labels state", example, fate="kept, with the length of the file")
 
 
 def _check_segments(table: Annotations, cut: Annotations, findings: Findings) -> None:
     known = {finding.kind for finding in table.findings}
     length, early = table.end - table.start, table.start < 0
     wrong = (
-        ("reversed segment", "left out", length < 0),
-        ("segment without length", "left out", (length >= 0) & (length < LEAST_S)),
-        ("segment that begins before 0", "cut", early & (table.end >= LEAST_S)),
-        ("segment that ends before 0", "left out", early & (length >= LEAST_S) & (table.end < LEAST_S)),
-        ("segment without a label", "left out", ~_named(table)),
+        ("reversed segment (left out)", DROPPED, length < 0),
+        ("segment without length (left out)", DROPPED, (length >= 0) & (length < LEAST_S)),
+        ("segment that begins before 0 (cut)", "cut to its video", early & (table.end >= LEAST_S)),
+        ("segment that ends before 0 (left out)", DROPPED, early & (length >= LEAST_S) & (table.end < LEAST_S)),
+        ("segment without a label (left out)", DROPPED, ~_named(table)),
     )
     for kind, fate, rows in wrong:
-        for row in np.flatnonzero(rows).tolist() if kind not in known else ():
-            findings.add(f"{kind} ({fate})", _example(table, row))
+        for row in np.flatnonzero(rows).tolist() if kind.partition(" (")[0] not in known else ():
+            findings.add(kind, _example(table, row), fate=fate)
     usable = np.flatnonzero(_usable(cut))
     own = distinct(cut, usable.tolist())
     twice = np.setdiff1d(usable, own)
@@ -273,20 +285,21 @@ def _check_segments(table: Annotations, cut: Annotations, findings: Findings) ->
     before, after = order[:-1], order[1:]
     same = (cut.video[before] == cut.video[after]) & (cut.label[before] == cut.label[after])
     meets = same & (cut.start[after] < cut.end[before])
-    for kind, where in (
-        ("segment stated twice (used once)", twice),
-        ("segment that overlaps another one of its class", after[meets]),
+    for kind, fate, where in (
+        ("segment stated twice (used once)", f"{DROPPED}, but for the first", twice),
+        ("segment that overlaps another one of its class", "kept, both", after[meets]),
     ):
         for row in where.tolist():
-            findings.add(kind, _example(table, row), serious=False)
+            findings.add(kind, _example(table, row), serious=False, fate=fate)
 
 
 def _check_subsets(table: Annotations, findings: Findings) -> None:
     for name, subset in zip(table.videos, table.subset, strict=True):
         if subset.strip() and not kind_of(subset):
-            findings.add("value of `subset` that is not understood", f"{name}: {subset[:40]}")
+            fate = "kept, as without a subset: write training, validation or test"
+            findings.add("value of `subset` that is not understood", f"{name}: {subset[:40]}", fate=fate)
         elif not subset.strip() and any(table.subsets):
-            findings.add("video without a subset among others with one", name, serious=False)
+            findings.add("video without a subset among others with one", name, serious=False, fate="kept, for training")
 
 
 def _check_names(table: Annotations, findings: Findings) -> None:
@@ -298,7 +311,7 @@ def _check_names(table: Annotations, findings: Findings) -> None:
         name = table.labels[number]
         other = spelled.setdefault("".join(c for c in name.casefold() if c.isalnum()) or name, name)
         if other != name:
-            findings.add("two classes that differ in spelling only", f"{other!r} and {name!r}")
+            findings.add("two classes that differ in spelling only", f"{other!r} and {name!r}", fate="kept, both")
 
 
 def _example(table: Annotations, row: int, remark: str = "") -> str:

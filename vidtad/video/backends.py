@@ -145,13 +145,13 @@ class DecordDecoder(PlannedDecoder):
             raise self.refusal("it gives up on it") from error
 
 
-KNOWS_MATRICES = (4, 14)
+KNOWS_MATRICES = (4, 13)
 OTHER_MATRICES = frozenset({1, 4, 7, 8})
 """The first OpenCV seen to heed a stream's matrix (4.12 takes BT.601's for all, 7 levels of 255 off on BT.709), and the
 matrices (ITU-T H.273: BT.709, FCC, SMPTE 240M, YCgCo) that are not BT.601's."""
 
 
-def _version(module: Any) -> tuple[int, ...]:
+def _release(module: Any) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", module.__version__)[:2])
 
 
@@ -166,14 +166,14 @@ class OpencvDecoder(PlannedDecoder):
             return "interlaced pictures come out as rubbish"
         return "HDR comes out tone-mapped, as by no other decoder" if self.promise.info.dynamic_range != SDR else ""
 
-    def _doubt(self, frame: Any) -> str:
+    def _doubt(self, frame: Any, knows_matrices: bool) -> str:
         """Why it must not be trusted with a frame (PyAV's), or ''. A broadcast may change in the middle."""
         if frame.interlaced_frame:
             return "interlaced pictures come out as rubbish"
         if opencv_converts(frame):
             return "its wide colours come out converted, as by no other decoder"
-        if int(frame.colorspace) in OTHER_MATRICES and _version(self.module("cv2", "opencv")) < KNOWS_MATRICES:
-            return "an OpenCV older than 4.14 reads its colours with the wrong matrix"
+        if int(frame.colorspace) in OTHER_MATRICES and not knows_matrices:
+            return "an OpenCV older than 4.13 reads its colours with the wrong matrix"
         return ""
 
     def pictures(self) -> Iterator[np.ndarray]:
@@ -184,10 +184,10 @@ class OpencvDecoder(PlannedDecoder):
         # The back end is named so that a % in the file name is not taken for an image sequence.
         capture = cv2.VideoCapture(str(Path(self.path).absolute()), cv2.CAP_FFMPEG)
         # OpenCV says nothing of a frame's kind: PyAV decodes beside it, without converting, and is asked about each.
-        beside = PyavDecoder(self.path, self.promise)
+        beside, knows = PyavDecoder(self.path, self.promise), _release(cv2) >= KNOWS_MATRICES
         try:
             for decoded in beside.decode():
-                doubt = self._doubt(decoded.picture.frame) if isinstance(decoded.picture, AvPicture) else ""
+                doubt = self._doubt(decoded.picture.frame, knows) if isinstance(decoded.picture, AvPicture) else ""
                 if doubt:
                     raise self.refusal(f"{doubt}, from {float(decoded.ticks or 0) * float(self.time_base):.2f} s on")
                 there, pixels = capture.read()

@@ -10,7 +10,7 @@ import numpy as np
 TRANSFERS = {16: "pq", 18: "hlg"}
 BT2020 = 9
 SDR = "sdr"
-# Film, BT.2020, SMPTE 431 and 432 (P3): OpenCV 5.0 converts these on reading, and no other decoder does.
+# Film, BT.2020, SMPTE 431 and 432 (P3): OpenCV from 4.13 on converts these on reading, and no other decoder does.
 CONVERTED_PRIMARIES = frozenset({8, 9, 11, 12})
 
 

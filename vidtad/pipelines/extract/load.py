@@ -26,6 +26,7 @@ from vidtad.extractors import (
 )
 from vidtad.flow import LEARNED
 from vidtad.hub.registry import CHECKPOINTS
+from vidtad.runtime.files import is_file
 from vidtad.runtime.sources import read_hashed
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from vidtad.hub.bundle import Bundle
 
 STREAMS = ("rgb", "flow")
+DEFAULT = "i3d"
 DEMONSTRATION = "tiny3d"
 """The extractor whose weights come with the package, inside the demonstration bundle."""
 DEMONSTRATION_NOTE = f"{DEMONSTRATION} has the weights of the demonstration: trained on generated clips, not on footage"
@@ -128,52 +130,77 @@ def load_given(
     flow: str | Given | None = None,
     precision: str = "auto",
 ) -> LoadedExtractor:
-    """As `load_extractor`, also with the weights inside a detector bundle: one given as `weights`, or the built-in one.
+    """As `load_extractor`, also with the weights inside a detector bundle: those of `embedding(name, weights)`.
 
-    `name` None: the extractor of that bundle, else i3d. Raises InputError for a bundle without weights of `name`.
+    `name` None: see `extractor_name`.
     """
-    bundle, made = embedding(name, weights), extractor_name(name, weights)
-    if bundle is None:
-        try:
-            return load_extractor(
-                made, weights, device=device, window=window, stride=stride, fps=fps, flow=flow, precision=precision
-            )
-        except RunError as error:
-            if weights is not None:
-                raise
-            raise RunError(f"{error}. Or take {DEMONSTRATION_OPTION}") from error
-    if bundle.extractor_weights is None or made != bundle.extractor:
-        raise InputError(f"--weights {weights}: this bundle does not hold weights of extractor {name or 'any'}")
+    wanted: dict[str, Any] = {"window": window, "stride": stride, "fps": fps, "flow": flow, "precision": precision}
+    bundle = embedding(name, weights)
+    if bundle is not None:
+        return load_embedded(bundle, device=device, **wanted)
+    try:
+        return load_extractor(name or DEFAULT, weights, device=device, **wanted)
+    except RunError as error:
+        if weights is not None:
+            raise
+        raise RunError(f"{error}. Or take {DEMONSTRATION_OPTION}") from error
+
+
+def load_embedded(
+    bundle: "Bundle",
+    *,
+    device: str = "cpu",
+    window: int | None = None,
+    stride: int | None = None,
+    fps: "Fraction | None" = None,
+    flow: str | Given | None = None,
+    precision: str = "auto",
+) -> LoadedExtractor:
+    """The extractor inside a bundle that `embedding` gave; the sampling is its preset's where none is said."""
     state = bundle.extractor_weights
+    assert state is not None
     method: str | Raft | Given | None = flow
     extra: Mapping[str, Any] = {}
     if isinstance(flow, str) and flow in LEARNED:
         method, extra = _flow_method(flow, None, device)
     changes = Changes(window, stride, ... if fps is None else fps, method, pick_precision(precision, device))
-    extractor = build(made, state, device=device, changes=changes)
+    extractor = build(bundle.extractor, state, device=device, changes=changes)
     return LoadedExtractor(extractor, f"bundle:{bundle.name}", digest(state), extra)
 
 
 def extractor_name(name: str | None, weights: str | None) -> str:
-    """The extractor that is meant: as named, else that of a bundle given as weights, else i3d."""
-    bundle = None if name else embedding(name, weights)
-    return name or ("i3d" if bundle is None else bundle.extractor)
+    """The extractor that is meant: as named, else that of a bundle given as weights, else i3d. Reads a header only."""
+    return name or str((_header(weights) or {}).get("extractor", DEFAULT))
 
 
 def embedding(name: str | None, weights: str | None) -> "Bundle | None":
-    """The bundle whose weights `load_given` takes: the file `weights`, or the built-in one for its extractor."""
+    """The bundle whose extractor is meant: the file `weights`, or for tiny3d without weights a built-in one; or None.
+
+    Raises InputError for a bundle without weights of the extractor `name` (None: of any).
+    """
     from vidtad.heads.catalogue import builtin_bundle
-    from vidtad.hub.bundle import load_bundle, read_document
+    from vidtad.hub.bundle import load_bundle
 
     if weights is None:
         return builtin_bundle("react") if name == DEMONSTRATION else None
-    if not weights.endswith(".safetensors") or not Path(weights).is_file():
+    if _header(weights) is None:
+        return None
+    bundle = load_bundle(Path(weights))
+    if bundle.extractor_weights is None or name not in (None, bundle.extractor):
+        raise InputError(f"--weights {weights}: this bundle does not hold weights of extractor {name or 'any'}")
+    return bundle
+
+
+def _header(weights: str | None) -> "Mapping[str, Any] | None":
+    """What a bundle given as weights says of itself; None for anything else."""
+    from vidtad.hub.bundle import read_document
+
+    if weights is None or not weights.endswith(".safetensors") or not is_file(Path(weights)):
         return None
     try:
-        read_document(Path(weights))
+        return read_document(Path(weights))
     except InputError:  # a checkpoint in the same kind of file
         return None
-    return load_bundle(Path(weights))
 
 
 def _is_random(text: str) -> bool:
@@ -207,7 +234,7 @@ def _published(name: str, weights: str | None) -> _Weights:
     from vidtad.hub.download import fetch
     from vidtad.hub.reading import read_checkpoint, state_dict
 
-    if weights is not None and Path(weights).is_file():
+    if weights is not None and is_file(Path(weights)):
         path, identity = Path(weights), Path(weights).name
     else:
         identity = weights or next(iter(find(name).checkpoints), "")

@@ -16,7 +16,7 @@ from vidtad.errors import InputError
 from vidtad.features import Assumed, Features, StoredRows, load_features, sidecar_of
 from vidtad.formats.label_types import Labels, video_id
 from vidtad.labels import Check, Duration, check
-from vidtad.labels.fates import KINDS, kind_of
+from vidtad.labels.subsets import KINDS, kind_of
 from vidtad.pipelines.extract.extraction import Decoding, InTheWay, LoadedExtractor, extract_file
 from vidtad.runtime.files import VIDEO_SUFFIXES, atomic_write
 from vidtad.training.video import TrainingVideo

@@ -10,7 +10,14 @@ from vidtad.errors import InputError
 from vidtad.extractors import Given, random_weights, streams_of
 from vidtad.features import Features
 from vidtad.hub.registry import CHECKPOINTS
-from vidtad.pipelines.extract.load import DEMONSTRATION_NOTE, LoadedExtractor, embedding, extractor_name, load_given
+from vidtad.pipelines.extract.load import (
+    DEMONSTRATION_NOTE,
+    LoadedExtractor,
+    embedding,
+    extractor_name,
+    load_embedded,
+    load_given,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,11 +63,11 @@ def choose_extractor(
             f"extractor {made} sees no optical flow: drop --flow-from, or pass one that does, such as "
             "--extractor i3d+i3d/flow"
         )
-    loaded = load_given(
-        name, weights, device=device, window=sampling.window, stride=sampling.stride, fps=sampling.fps, flow=flow
-    )
+    wanted: dict[str, Any] = vars(sampling) | {"device": device, "flow": flow}
     if bundle is not None:
+        loaded = load_embedded(bundle, **wanted)
         return Chosen(loaded, bundle.extractor_weights, () if weights is not None else (DEMONSTRATION_NOTE,))
+    loaded = load_given(made, weights, **wanted)
     if loaded.is_random:
         notes = ("random extractor weights: a dry run, the detector will carry no meaning",)
         return Chosen(loaded, random_weights(made, int(loaded.weights.partition(":")[2])), notes)
