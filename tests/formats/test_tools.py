@@ -422,7 +422,8 @@ def test_what_we_write_comes_back_as_what_it_was(
         return
     table = cleaned(read_labels(path), {"m": Duration(4000.0, None, late_s)}).table
     again = sorted(zip((table.labels[label] for label in table.label.tolist()), table.start.tolist(), strict=True))
-    wanted = sorted({(s.label, s.start_s, s.end_s) for s in kept})
+    # Two persons who do one thing at one time are one label, as exactly as the format tells times.
+    wanted = sorted({(s.label, round(s.start_s, 3), round(s.end_s, 3)) for s in back})
     assert [label for label, _ in again] == [label for label, _, _ in wanted]
     assert all(abs(a[1] - b[1]) <= slack for a, b in zip(again, wanted, strict=True))
 

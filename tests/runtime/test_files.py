@@ -1,6 +1,7 @@
 """Nothing half-written is ever seen under its final name."""
 
 import errno
+import gc
 import os
 import subprocess
 import sys
@@ -223,3 +224,15 @@ def test_what_is_gone_is_said(tmp_path: Path) -> None:
     files.still_there([tmp_path / "a.json"])
     with pytest.raises(RunError, match=r"b\.json: was written and is gone"):
         files.still_there([tmp_path / "a.json", tmp_path / "b.json"])
+
+
+def test_a_failed_write_leaves_nothing_to_say_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.13 says what fails when an object is dropped; earlier versions keep silent."""
+    heard: list[object] = []
+    monkeypatch.setattr("sys.unraisablehook", heard.append)
+    with pytest.raises(ZeroDivisionError), files.atomic_write(tmp_path / "a") as file:
+        file.write(b"x")
+        raise ZeroDivisionError
+    del file
+    gc.collect()
+    assert not heard

@@ -190,8 +190,10 @@ class _Writing(io.BufferedIOBase):
 
     def flush(self) -> None:
         """To the operating system."""
-        if not self.file.closed:
-            self._try(self.file.flush)
+        self._try(self.file.flush)
+
+    def close(self) -> None:
+        """Nothing: `atomic_write` closes the file. Python calls this as it drops the object, when the file is gone."""
 
     def read(self, size: int | None = -1) -> bytes:
         """What was written, from the present place on."""
